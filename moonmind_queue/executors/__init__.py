@@ -1,0 +1,110 @@
+"""What a job does. An executor is found by its kind and sees neither SQL nor the queue.
+
+A kind is one entry point in the group ``moonmind_queue.executors`` that names a class with the
+four methods of :class:`Executor`; nothing else has to be touched to add one. All that an
+executor may do to its job is in the :class:`Context` it is lent, so it can be tested with a job
+made by hand. It returns the result, a JSON object, or raises:
+
+====================  ================================================================
+:class:`Retry`        try again later, with back-off or ``after`` a given time
+:class:`Block`        park the job until a person acts
+:class:`Fail`         no retry can mend this
+:class:`Stopped`      ``context.stop`` was set and the work has ended; nothing to report
+anything else         as :class:`Retry`
+====================  ================================================================
+"""
+
+import threading
+from collections.abc import Mapping
+from datetime import timedelta
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from moonmind_queue.errors import UnknownKind
+from moonmind_queue.model import ClaimedJob
+
+if TYPE_CHECKING:
+    from moonmind_queue.settings import Settings
+
+GROUP = "moonmind_queue.executors"
+
+
+class Context(Protocol):
+    """What a worker lends an executor for one attempt."""
+
+    @property
+    def stop(self) -> threading.Event:
+        """Set when the attempt must end: cancelled, lease lost, or the worker is stopping."""
+
+    def progress(
+        self, message: str, data: Mapping[str, Any] | None = None, *, level: str = "info"
+    ) -> None:
+        """Add a ``progress`` event to the job's history; a failure to do so is only logged."""
+
+    def attach(
+        self, name: str, source: Path | bytes, content_type: str = "application/octet-stream"
+    ) -> None:
+        """Store a file or bytes as an artifact of this attempt.
+
+        A file is streamed; it must be a regular file, a link is refused. Raises
+        ``LeaseLost``, ``InvalidArgument`` (name), ``ArtifactTooLarge`` or a database error.
+        """
+
+
+class Executor(Protocol):
+    """One kind of work."""
+
+    @classmethod
+    def validate(cls, payload: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the payload as it is to be stored, or raise ``InvalidPayload``.
+
+        Producers call it before they enqueue; the worker calls it again before it runs.
+        """
+
+    @classmethod
+    def configure(cls, settings: "Settings") -> Self:
+        """Make the executor of one worker process."""
+
+    def check(self) -> None:
+        """Raise when this machine cannot run the kind; called once, before any claim."""
+
+    def run(self, job: ClaimedJob, context: Context) -> Mapping[str, Any]:
+        """Do the work of one attempt and return the job's result."""
+
+
+class Outcome(Exception):  # noqa: N818 - these say how an attempt ended, not that code is broken
+    """How an attempt ended, when not by returning; the text is kept as the job's error."""
+
+
+class Retry(Outcome):
+    """The attempt failed; another may succeed ``after`` a while (default: back-off)."""
+
+    def __init__(self, reason: str, *, after: timedelta | None = None) -> None:
+        super().__init__(reason)
+        self.after = after
+
+
+class Block(Outcome):
+    """A person has to act before the job can go on."""
+
+
+class Fail(Outcome):
+    """No retry can mend this."""
+
+
+class Stopped(Outcome):
+    """The work ended because ``context.stop`` was set."""
+
+
+def find(kind: str) -> type[Executor]:
+    """Return the executor class of a kind; raises ``UnknownKind`` with the kinds there are."""
+    for entry in entry_points(group=GROUP, name=kind):
+        executor: type[Executor] = entry.load()
+        return executor
+    raise UnknownKind(f"unknown kind {kind!r}; installed: {', '.join(kinds())}")
+
+
+def kinds() -> list[str]:
+    """Return every installed kind, sorted."""
+    return sorted({entry.name for entry in entry_points(group=GROUP)})

@@ -1,0 +1,123 @@
+"""The records that SQL functions and views return, and the words they use.
+
+Fields are columns of the same name; instants are aware ``datetime`` from the database clock.
+Nothing here knows a connection.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+
+class JobState(StrEnum):
+    """Where a job stands; the transitions are in ``docs/states.md``."""
+
+    WAITING = "waiting"
+    QUEUED = "queued"
+    CLAIMED = "claimed"
+    RUNNING = "running"
+    BLOCKED = "blocked"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    DEAD_LETTER = "dead_letter"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        """Whether only a person's ``retry`` can change the job again."""
+        return self in FINAL_STATES
+
+
+FINAL_STATES = frozenset(
+    {JobState.SUCCEEDED, JobState.FAILED, JobState.DEAD_LETTER, JobState.CANCELLED}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One row of ``job``: what was asked for and how it stands."""
+
+    id: int
+    key: str | None
+    name: str | None
+    agent: str
+    kind: str
+    state: JobState
+    priority: int
+    run_at: datetime
+    attempt: int
+    max_attempts: int
+    payload: dict[str, Any]
+    result: dict[str, Any] | None
+    error: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimedJob:
+    """A job under a lease: what its holder needs to run it and to prove the lease.
+
+    ``(id, token)`` is the proof; a token is never used for a second claim. ``attempt`` counts
+    from 1.
+    """
+
+    id: int
+    kind: str
+    agent: str
+    name: str | None
+    key: str | None
+    payload: dict[str, Any]
+    priority: int
+    attempt: int
+    max_attempts: int
+    token: int
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renewal:
+    """A lease that was renewed; ``cancel_requested`` asks its holder to stop."""
+
+    job_id: int
+    token: int
+    expires_at: datetime
+    cancel_requested: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reclaimed:
+    """A job whose lease had run out, and the state it is in now."""
+
+    job_id: int
+    state: JobState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One line of a job's history; ``seq`` counts from 1 without gaps."""
+
+    job_id: int
+    seq: int
+    type: str
+    level: str
+    message: str
+    data: dict[str, Any] | None
+    worker: str | None
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """A file that an attempt left behind; ``sha256`` is hexadecimal."""
+
+    id: int
+    job_id: int
+    attempt: int
+    name: str
+    content_type: str
+    size_bytes: int
+    sha256: str
+    created_at: datetime

@@ -1,0 +1,114 @@
+"""Everything that the environment configures, in one validated object.
+
+Read once, at the edge (a command line), and passed down as arguments. An empty variable counts
+as unset, so an empty alias never hides a filled one; a bad value is refused by the name of its
+variable and without echoing secrets.
+"""
+
+import socket
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, AliasChoices, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from moonmind_queue.errors import SettingsError
+
+SandboxMode = Literal["read-only", "workspace-write", "danger-full-access"]
+
+
+def _absolute(path: Path) -> Path:
+    return path.expanduser().absolute()
+
+
+def _libpq(url: str) -> str:
+    """Accept SQLAlchemy's spelling of a PostgreSQL URL; libpq knows only ``postgresql://``."""
+    scheme, separator, rest = url.strip().partition("://")
+    return f"postgresql://{rest}" if separator and scheme.startswith("postgresql+") else url.strip()
+
+
+DatabaseUrl = Annotated[str, AfterValidator(_libpq)]
+
+
+class Settings(BaseSettings):
+    """The settings of every command; the field's alias is the environment variable."""
+
+    model_config = SettingsConfigDict(
+        env_ignore_empty=True, frozen=True, extra="ignore", hide_input_in_errors=True
+    )
+
+    database_url: DatabaseUrl = Field(alias="DATABASE_URL", repr=False)
+    """Any libpq URL or DSN; several hosts are allowed."""
+    listen_database_url: DatabaseUrl | None = Field(
+        None, alias="MOONMIND_LISTEN_DATABASE_URL", repr=False
+    )
+    """A direct connection for LISTEN, when a transaction pooler stands in between."""
+    worker_id: str = Field(default_factory=socket.gethostname, alias="MOONMIND_WORKER_ID")
+    worker_capabilities: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), alias="MOONMIND_WORKER_CAPABILITIES"
+    )
+    """Comma-separated; a job that asks for capabilities is claimed only where all are offered."""
+    poll_interval_ms: int = Field(1500, ge=1, alias="MOONMIND_POLL_INTERVAL_MS")
+    lease_seconds: int = Field(120, ge=1, alias="MOONMIND_LEASE_SECONDS")
+    reclaim_seconds: int = Field(5, ge=1, alias="MOONMIND_RECLAIM_SECONDS")
+    workdir: Annotated[Path, AfterValidator(_absolute)] = Field(
+        Path("var/worker"), alias="MOONMIND_WORKDIR", validate_default=True
+    )
+    artifact_max_bytes: int = Field(
+        10 * 1024 * 1024,
+        ge=1,
+        validation_alias=AliasChoices("MOONMIND_ARTIFACT_MAX_BYTES", "AGENT_JOB_ARTIFACT_MAX_BYTES"),
+    )
+    run_timeout_seconds: int = Field(
+        3600,
+        ge=1,
+        validation_alias=AliasChoices(
+            "MOONMIND_RUN_TIMEOUT_SECONDS", "MOONMIND_STAGE_COMMAND_TIMEOUT_SECONDS"
+        ),
+    )
+    codex: str | None = Field(None, alias="MOONMIND_CODEX")
+    """The Codex program; by default ``codex`` on PATH, then the package openai-codex-cli-bin."""
+    codex_model: str | None = Field(
+        None, validation_alias=AliasChoices("MOONMIND_CODEX_MODEL", "CODEX_MODEL")
+    )
+    codex_effort: str | None = Field(
+        None,
+        validation_alias=AliasChoices(
+            "MOONMIND_CODEX_EFFORT", "CODEX_MODEL_REASONING_EFFORT", "MODEL_REASONING_EFFORT"
+        ),
+    )
+    codex_sandbox_mode: SandboxMode = Field(
+        "workspace-write", alias="MOONMIND_CODEX_SANDBOX_MODE"
+    )
+    noop_seconds: float = Field(2.0, ge=0, alias="MOONMIND_NOOP_SECONDS")
+
+    @field_validator("worker_capabilities", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
+        return value
+
+    @field_validator("worker_id", mode="before")
+    @classmethod
+    def _blank_is_unset(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return value.strip() or socket.gethostname()
+        return value
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the environment; raises ``SettingsError`` that names each variable at fault."""
+        try:
+            return cls()  # type: ignore[call-arg]  # the fields come from the environment
+        except ValidationError as error:
+            raise SettingsError("; ".join(_fault(each) for each in error.errors())) from None
+
+
+def _fault(error: Any) -> str:
+    """Say which variable is wrong and why; never its value, which may be a secret."""
+    variable = str(error["loc"][0])
+    if error["type"] == "missing":
+        hint = " (for example postgresql://user@host/database)" if variable == "DATABASE_URL" else ""
+        return f"{variable} is not set{hint}"
+    return f"{variable}: {error['msg'][:1].lower()}{error['msg'][1:]}"
