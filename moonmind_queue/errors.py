@@ -95,6 +95,7 @@ _BY_SQLSTATE: dict[str, type[QueueError]] = {
     error.sqlstate: error for error in QueueError.__subclasses__() if error.sqlstate
 }
 _BAD_ARGUMENT = ("22", "23")  # data exception, integrity constraint violation
+_NO_SCHEMA = ("3F000", "42P01", "42883")  # no such schema, table or view, function
 _UNAVAILABLE = ("08", "57P", "25006", "53300")  # connection, shutdown, read-only, too many
 
 
@@ -112,4 +113,15 @@ def from_postgres(error: psycopg.Error) -> QueueError:
         return InvalidArgument(message)
     if state == "42501":
         return NotAllowed(message)
+    if state in _NO_SCHEMA:
+        return SchemaMismatch(f"{message}; run: moonmind-queue migrate")
     return DatabaseError(message)
+
+
+def from_connecting(error: psycopg.Error) -> QueueError:
+    """Translate an error of connecting; a DSN that cannot be read is never repeated in it."""
+    if isinstance(error, psycopg.ProgrammingError):
+        return SettingsError(
+            "DATABASE_URL is not a libpq URL or DSN (for example postgresql://user@host/database)"
+        )
+    return DatabaseUnavailable(str(error).strip()[:MESSAGE_LIMIT])

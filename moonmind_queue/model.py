@@ -55,6 +55,9 @@ class Job:
     started_at: datetime | None
     finished_at: datetime | None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "state", JobState(self.state))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimedJob:
@@ -93,6 +96,9 @@ class Reclaimed:
 
     job_id: int
     state: JobState
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "state", JobState(self.state))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

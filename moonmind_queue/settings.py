@@ -57,7 +57,9 @@ class Settings(BaseSettings):
     artifact_max_bytes: int = Field(
         10 * 1024 * 1024,
         ge=1,
-        validation_alias=AliasChoices("MOONMIND_ARTIFACT_MAX_BYTES", "AGENT_JOB_ARTIFACT_MAX_BYTES"),
+        validation_alias=AliasChoices(
+            "MOONMIND_ARTIFACT_MAX_BYTES", "AGENT_JOB_ARTIFACT_MAX_BYTES"
+        ),
     )
     run_timeout_seconds: int = Field(
         3600,
@@ -77,9 +79,7 @@ class Settings(BaseSettings):
             "MOONMIND_CODEX_EFFORT", "CODEX_MODEL_REASONING_EFFORT", "MODEL_REASONING_EFFORT"
         ),
     )
-    codex_sandbox_mode: SandboxMode = Field(
-        "workspace-write", alias="MOONMIND_CODEX_SANDBOX_MODE"
-    )
+    codex_sandbox_mode: SandboxMode = Field("workspace-write", alias="MOONMIND_CODEX_SANDBOX_MODE")
     noop_seconds: float = Field(2.0, ge=0, alias="MOONMIND_NOOP_SECONDS")
 
     @field_validator("worker_capabilities", mode="before")
@@ -109,6 +109,8 @@ def _fault(error: Any) -> str:
     """Say which variable is wrong and why; never its value, which may be a secret."""
     variable = str(error["loc"][0])
     if error["type"] == "missing":
-        hint = " (for example postgresql://user@host/database)" if variable == "DATABASE_URL" else ""
+        hint = (
+            " (for example postgresql://user@host/database)" if variable == "DATABASE_URL" else ""
+        )
         return f"{variable} is not set{hint}"
     return f"{variable}: {error['msg'][:1].lower()}{error['msg'][1:]}"

@@ -73,7 +73,7 @@ class Executor(Protocol):
         """Do the work of one attempt and return the job's result."""
 
 
-class Outcome(Exception):  # noqa: N818 - these say how an attempt ended, not that code is broken
+class Outcome(Exception):
     """How an attempt ended, when not by returning; the text is kept as the job's error."""
 
 

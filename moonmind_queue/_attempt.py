@@ -1,0 +1,124 @@
+"""One attempt at a job inside a worker: its executor's thread, its context and its ending."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import structlog
+from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
+
+from moonmind_queue.errors import DatabaseUnavailable, InvalidPayload, LeaseLost, QueueError
+from moonmind_queue.executors import Block, Executor, Fail, Retry, Stopped
+from moonmind_queue.model import ClaimedJob
+from moonmind_queue.queue import Queue
+
+log = structlog.get_logger()
+
+Pool = ConnectionPool[psycopg.Connection[Any]]
+UPLOAD_PATIENCE = 60.0  # seconds for which a lost database does not lose an artifact
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How the work ended: ``done`` with a result, or retry, block, fail or stopped with a reason."""
+
+    verdict: str
+    result: Mapping[str, Any] | None = None
+    reason: str = ""
+    after: timedelta | None = None
+
+
+class Attempt:
+    """A claimed job while this worker runs it.
+
+    ``deadline`` is when the lease ends by this machine's monotonic clock, counted from before
+    the request that gave or renewed it, so that it can only be too early.
+    """
+
+    def __init__(
+        self, job: ClaimedJob, deadline: float, pool: Pool, artifact_max_bytes: int
+    ) -> None:
+        self.job = job
+        self.deadline = deadline
+        self.lost = False
+        self.context = JobContext(job, pool, artifact_max_bytes)
+
+    def lose(self, why: str) -> None:
+        """Stop the work: somebody else may have the job by now."""
+        if not self.lost:
+            self.lost = True
+            log.warning("job.lease_lost", job=self.job.id, attempt=self.job.attempt, why=why)
+        self.context.stop.set()
+
+    def start(self, executor: Executor, ended: "Callable[[Attempt, Ending], None]") -> None:
+        """Run the executor in a thread of its own and hand how it ended to ``ended``."""
+        # A daemon: an executor that ignores `stop` must not keep a stopped worker alive.
+        threading.Thread(
+            target=lambda: ended(self, self._run(executor)), name=f"job-{self.job.id}", daemon=True
+        ).start()
+
+    def _run(self, executor: Executor) -> Ending:
+        try:
+            job = replace(self.job, payload=executor.validate(self.job.payload))
+            return Ending("done", result=executor.run(job, self.context))
+        except Stopped as stopped:
+            if self.context.stop.is_set():
+                return Ending("stopped", reason=str(stopped))
+            return Ending("retry", reason=f"stopped by itself: {stopped}")
+        except (Fail, InvalidPayload) as error:
+            return Ending("fail", reason=str(error))
+        except Block as error:
+            return Ending("block", reason=str(error))
+        except Retry as error:
+            return Ending("retry", reason=str(error), after=error.after)
+        except LeaseLost as error:
+            self.lose(str(error))
+            return Ending("stopped", reason=str(error))
+        except Exception as error:
+            log.warning("job.raised", job=self.job.id, exc_info=True)
+            return Ending("retry", reason=f"{type(error).__name__}: {error}")
+
+
+class JobContext:
+    """What an executor may do to its job; see :class:`moonmind_queue.executors.Context`."""
+
+    def __init__(self, job: ClaimedJob, pool: Pool, artifact_max_bytes: int) -> None:
+        self.stop = threading.Event()
+        self._job = job
+        self._pool = pool
+        self._artifact_max_bytes = artifact_max_bytes
+
+    def progress(
+        self, message: str, data: Mapping[str, Any] | None = None, *, level: str = "info"
+    ) -> None:
+        """Add a ``progress`` event; a failure is logged and never fails the job."""
+        try:
+            with self._pool.connection(timeout=5) as connection:
+                Queue(connection).append_event(
+                    self._job, "progress", message, level=level, data=data
+                )
+        except LeaseLost:
+            self.stop.set()
+        except (QueueError, psycopg.Error, PoolTimeout, PoolClosed) as error:
+            log.warning("job.event_lost", job=self._job.id, message=message, error=str(error))
+
+    def attach(
+        self, name: str, source: Path | bytes, content_type: str = "application/octet-stream"
+    ) -> None:
+        """Store an artifact; waits a while for a database that is away, while the lease holds."""
+        patience = time.monotonic() + UPLOAD_PATIENCE
+        while True:
+            try:
+                with self._pool.connection(timeout=10) as connection:
+                    Queue(connection).put_artifact(
+                        self._job, name, source, content_type, max_bytes=self._artifact_max_bytes
+                    )
+                return
+            except (DatabaseUnavailable, PoolTimeout) as error:
+                if time.monotonic() > patience or self.stop.wait(1):
+                    raise DatabaseUnavailable(f"artifact {name} was not stored: {error}") from error

@@ -1,0 +1,124 @@
+"""Keeps a worker's leases: renews them, hears of cancel requests, and notices when they are lost.
+
+Two threads that no executor shares. ``leases`` talks to the database on a connection of its own.
+``watchdog`` does no input or output at all, so that neither a frozen server nor a lost network
+can keep it from stopping work whose lease may already belong to somebody else.
+"""
+
+import os
+import platform
+import random
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from datetime import timedelta
+
+import structlog
+
+from moonmind_queue import __version__
+from moonmind_queue._attempt import Attempt
+from moonmind_queue.errors import QueueError
+from moonmind_queue.queue import Queue, connect
+
+log = structlog.get_logger()
+
+
+class Keeper:
+    """The lease-keeping threads of one worker; ``running`` returns what it holds just now."""
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        name: str,
+        agents: Sequence[str] | None,
+        kinds: Sequence[str],
+        capabilities: Sequence[str],
+        slots: int,
+        lease: timedelta,
+        running: Callable[[], Collection[Attempt]],
+    ) -> None:
+        self._dsn = dsn
+        self._name, self._agents, self._kinds = name, agents, kinds
+        self._capabilities, self._slots = capabilities, slots
+        self._lease = lease
+        self._running = running
+        self._now = threading.Event()  # set to renew at once
+        self._done = threading.Event()
+        self._worker_id: int | None = None
+        self._threads = [
+            threading.Thread(target=self._keep, name="leases", daemon=True),
+            threading.Thread(target=self._watch, name="watchdog", daemon=True),
+        ]
+
+    def start(self) -> None:
+        """Start both threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End both threads, when no lease is left to keep."""
+        self._done.set()
+        self._now.set()
+        for thread in self._threads:
+            thread.join(timeout=2)
+
+    def renew_now(self) -> None:
+        """Renew at once, to learn what the database knows of our jobs."""
+        self._now.set()
+
+    def _keep(self) -> None:
+        interval = self._lease.total_seconds() / 3
+        failures = 0
+        while not self._done.is_set():
+            try:
+                with connect(self._dsn, application_name="moonmind-queue leases") as queue:
+                    self._sign_on(queue)
+                    while not self._done.is_set():
+                        self._now.clear()
+                        self._renew(queue)
+                        failures = 0
+                        self._now.wait(interval)
+                    queue.see_worker(self._sign_on(queue), stopped=True)
+            except QueueError as error:
+                failures += 1
+                log.warning("leases.unreachable", error=str(error), failures=failures)
+                self._done.wait(min(interval, 0.2 * 2**failures, 10) * random.uniform(0.5, 1))  # noqa: S311 - spreads load
+
+    def _sign_on(self, queue: Queue) -> int:
+        if self._worker_id is None:
+            self._worker_id = queue.register_worker(
+                self._name,
+                agents=self._agents,
+                kinds=self._kinds,
+                capabilities=self._capabilities,
+                slots=self._slots,
+                host=platform.node(),
+                pid=os.getpid(),
+                version=__version__,
+            )
+        return self._worker_id
+
+    def _renew(self, queue: Queue) -> None:
+        attempts = list(self._running())
+        before = time.monotonic()
+        if attempts:
+            held = {r.job_id: r for r in queue.renew([a.job for a in attempts], self._lease)}
+            current = set(self._running())
+            for attempt in attempts:
+                renewal = held.get(attempt.job.id)
+                if renewal is not None:
+                    attempt.deadline = before + self._lease.total_seconds()
+                    if renewal.cancel_requested and not attempt.context.stop.is_set():
+                        log.info("job.cancel_requested", job=attempt.job.id)
+                        attempt.context.stop.set()
+                elif attempt in current:  # not one that ended meanwhile
+                    attempt.lose("the database no longer knows this lease")
+        queue.see_worker(self._sign_on(queue))
+
+    def _watch(self) -> None:
+        while not self._done.wait(min(1.0, self._lease.total_seconds() / 10)):
+            now = time.monotonic()
+            for attempt in list(self._running()):
+                if now >= attempt.deadline:
+                    attempt.lose("it could not be renewed in time")

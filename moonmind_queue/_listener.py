@@ -1,0 +1,81 @@
+"""Turns notifications into wake-ups. Losing one, or the connection, costs the fallback poll."""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Collection
+
+import psycopg
+import structlog
+
+from moonmind_queue.errors import QueueError
+from moonmind_queue.queue import open_connection
+
+log = structlog.get_logger()
+
+PULSE = 20.0  # seconds between proofs that the connection is alive
+NAP = 0.5  # seconds: how late the thread notices that it should end
+
+
+class Listener:
+    """The listening thread of one worker.
+
+    ``wake`` is called for work of one of ``agents`` (``None``: any) and after every reconnect,
+    since what was notified meanwhile is lost. ``control`` is called for messages to ``name``.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        name: str,
+        agents: Collection[str] | None,
+        wake: Callable[[], None],
+        control: Callable[[], None],
+    ) -> None:
+        self._dsn, self._name, self._agents = dsn, name, agents
+        self._wake, self._control = wake, control
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._listen, name="listen", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._done.set()
+        self._thread.join(timeout=2)
+
+    def _listen(self) -> None:
+        failures = 0
+        while not self._done.is_set():
+            try:
+                with open_connection(
+                    self._dsn, application_name="moonmind-queue listen"
+                ) as session:
+                    session.execute("listen moonmind_queue")
+                    session.execute("listen moonmind_queue_control")
+                    failures = 0
+                    self._control()
+                    self._wake()
+                    self._hear(session)
+            except (QueueError, psycopg.Error) as error:
+                failures += 1
+                log.warning("listen.unreachable", error=str(error), failures=failures)
+                self._done.wait(min(0.2 * 2**failures, 30) * random.uniform(0.5, 1))  # noqa: S311 - spreads load
+
+    def _hear(self, session: psycopg.Connection) -> None:
+        pulse = time.monotonic() + PULSE
+        while not self._done.is_set():
+            for message in session.notifies(timeout=NAP):
+                if message.channel == "moonmind_queue_control":
+                    if message.payload == self._name:
+                        self._control()
+                elif self._agents is None or message.payload in self._agents:
+                    self._wake()
+                if self._done.is_set():
+                    return
+            if time.monotonic() > pulse:  # a half-open connection says nothing by itself
+                session.execute("select 1")
+                pulse = time.monotonic() + PULSE

@@ -1,0 +1,302 @@
+"""Runs jobs until told to stop.
+
+Threads, each with a connection of its own:
+
+    the caller's  claims jobs, hands them out, reports how they ended, takes lost jobs back
+    job-<id>      one per running job; events and artifacts go through a small pool
+    leases        renews every lease in one call, whatever the jobs do       (``_keeper``)
+    watchdog      stops work whose lease could not be renewed in time        (``_keeper``)
+    listen        turns notifications into wake-ups                          (``_listener``)
+
+Only the caller's thread claims and reports, so there is one place that waits for a database that
+is away: what ended meanwhile is reported when it is back.
+"""
+
+import queue as thread_queue
+import random
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import timedelta
+
+import structlog
+from psycopg_pool import ConnectionPool
+
+from moonmind_queue._attempt import Attempt, Ending, Pool
+from moonmind_queue._keeper import Keeper
+from moonmind_queue._listener import Listener
+from moonmind_queue.errors import DatabaseError, DatabaseUnavailable, InvalidArgument, LeaseLost
+from moonmind_queue.executors import Executor
+from moonmind_queue.model import ClaimedJob
+from moonmind_queue.queue import Queue, connect, connection_options
+
+log = structlog.get_logger()
+
+GRACE = 8.0  # seconds that jobs get to end after stop(); then they are handed back regardless
+DEADLINE = 9.5  # seconds after stop() at which run() returns whatever the database does
+
+
+class Worker:
+    """One process's share of the work.
+
+    ``executors`` maps each kind to its executor; only these kinds are claimed. ``agents`` limits
+    the claims to jobs of those agents (``None``: all). ``slots`` jobs run at once. A notification
+    starts a job within milliseconds; ``poll`` is the fallback when one is lost.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        executors: Mapping[str, Executor],
+        *,
+        name: str,
+        agents: Sequence[str] | None = None,
+        capabilities: Sequence[str] = (),
+        slots: int = 1,
+        lease: timedelta = timedelta(seconds=120),
+        poll: timedelta = timedelta(seconds=1.5),
+        reclaim: timedelta = timedelta(seconds=5),
+        listen_dsn: str | None = None,
+        artifact_max_bytes: int = 10 * 1024 * 1024,
+    ) -> None:
+        self._dsn, self._executors, self._name = dsn, executors, name
+        self._agents, self._capabilities = agents, capabilities
+        self._slots, self._lease = slots, lease
+        self._poll, self._reclaim = poll, min(reclaim, lease)
+        self._artifact_max_bytes = artifact_max_bytes
+        self._pool: Pool = ConnectionPool(
+            dsn,
+            min_size=0,
+            max_size=min(slots, 8) + 1,
+            kwargs=connection_options("moonmind-queue jobs"),
+            open=False,
+        )
+        self._running: dict[int, Attempt] = {}  # by token
+        self._lock = threading.Lock()
+        self._ended: thread_queue.SimpleQueue[tuple[Attempt, Ending]] = thread_queue.SimpleQueue()
+        self._unreported: list[tuple[Attempt, Ending]] = []
+        self._wake = threading.Event()
+        self._once = False
+        self._may_claim = True
+        self._claimed = 0
+        self._stop_at: float | None = None  # monotonic instant of stop()
+        self._next_reclaim = 0.0
+        self._due = 0.0  # monotonic instant at which time alone may bring work
+        self._keeper = Keeper(
+            dsn,
+            name=name,
+            agents=agents,
+            kinds=sorted(executors),
+            capabilities=capabilities,
+            slots=slots,
+            lease=lease,
+            running=self._attempts,
+        )
+        self._listener = Listener(
+            listen_dsn or dsn,
+            name=name,
+            agents=agents,
+            wake=self._notified,
+            control=self._keeper.renew_now,
+        )
+
+    def run(self) -> None:
+        """Work until :meth:`stop`; then hand running jobs back and return within ten seconds."""
+        self._serve()
+
+    def run_once(self) -> bool:
+        """Claim at most once, run what was claimed, and say whether there was anything."""
+        self._once = True
+        self._serve()
+        return self._claimed > 0
+
+    def stop(self) -> None:
+        """Ask :meth:`run` to end. Safe to call from a signal handler."""
+        self._stop_at = self._stop_at or time.monotonic()
+        self._wake.set()
+
+    # --- the main loop ---------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        self._pool.open()
+        self._keeper.start()
+        self._listener.start()
+        log.info("worker.started", worker=self._name, kinds=sorted(self._executors))
+        failures = 0
+        try:
+            while not self._over():
+                try:
+                    with connect(self._dsn, application_name="moonmind-queue worker") as queue:
+                        failures = 0
+                        self._work(queue)
+                except DatabaseUnavailable as error:
+                    failures += 1
+                    log.warning("worker.unreachable", error=str(error), failures=failures)
+                    self._pause(min(0.2 * 2**failures, 30))
+        finally:
+            self._listener.stop()
+            self._keeper.stop()
+            self._pool.close(timeout=1)
+            log.info("worker.stopped", worker=self._name)
+
+    def _work(self, queue: Queue) -> None:
+        """Report, claim and wait until it is over; raises ``DatabaseUnavailable``."""
+        while True:
+            self._wake.clear()
+            self._report(queue)
+            if self._stop_at is not None:
+                self._stop_jobs(queue)
+            if self._over():
+                return
+            found = 0
+            if self._may_claim and self._stop_at is None:
+                self._take_back(queue)
+                found = self._claim(queue)
+                self._may_claim = not self._once
+            if not found:
+                self._wake.wait(self._patience(queue))
+
+    def _over(self) -> bool:
+        if self._stop_at is not None and time.monotonic() - self._stop_at > DEADLINE:
+            return True
+        idle = not self._running and self._ended.empty() and not self._unreported
+        return idle and (self._stop_at is not None or not self._may_claim)
+
+    def _patience(self, queue: Queue) -> float:
+        """Return for how many seconds there is nothing to do unless something wakes us."""
+        if self._stop_at is not None or not self._may_claim:
+            return 0.1
+        now = time.monotonic()
+        if now >= self._due:
+            due = queue.next_due(self._agents, sorted(self._executors), self._capabilities)
+            self._due = now + due.total_seconds() if due is not None else float("inf")
+        until_reclaim = max(self._next_reclaim - now, 0.0)
+        until_poll = _spread(self._poll.total_seconds(), 0.8, 1.2)
+        return max(min(until_reclaim, until_poll, self._due - now), 0.001)
+
+    def _pause(self, seconds: float) -> None:
+        """Wait for the database to come back; stop() shortens the wait, its deadline ends it."""
+        self._wake.clear()
+        self._wake.wait(_spread(seconds if self._stop_at is None else min(seconds, 0.5), 0.5, 1))
+
+    def _notified(self) -> None:
+        self._due = 0.0  # whatever was made may have brought an earlier instant
+        self._wake.set()
+
+    # --- jobs ------------------------------------------------------------------------------
+
+    def _claim(self, queue: Queue) -> int:
+        free = self._slots - len(self._running)
+        if free < 1:
+            return 0
+        before = time.monotonic()
+        jobs = queue.claim(
+            self._name,
+            agents=self._agents,
+            kinds=sorted(self._executors),
+            capabilities=self._capabilities,
+            limit=free,
+            lease=self._lease,
+            start=True,
+        )
+        for job in jobs:
+            self._start(job, before + self._lease.total_seconds())
+        self._claimed += len(jobs)
+        return len(jobs)
+
+    def _start(self, job: ClaimedJob, deadline: float) -> None:
+        log.info("job.started", job=job.id, kind=job.kind, attempt=job.attempt)
+        attempt = Attempt(job, deadline, self._pool, self._artifact_max_bytes)
+        with self._lock:
+            self._running[job.token] = attempt
+        attempt.start(self._executors[job.kind], self._job_ended)
+
+    def _job_ended(self, attempt: Attempt, ending: Ending) -> None:
+        self._ended.put((attempt, ending))
+        self._wake.set()
+
+    def _attempts(self) -> list[Attempt]:
+        """Return what is held: running, or ended and not yet reported."""
+        with self._lock:
+            return list(self._running.values())
+
+    def _take_back(self, queue: Queue) -> None:
+        """Take lost jobs back when it is time to, in step with nobody."""
+        now = time.monotonic()
+        if now < self._next_reclaim and now < self._due:
+            return
+        for job in queue.reclaim():
+            log.warning("job.reclaimed", job=job.job_id, state=job.state)
+        self._next_reclaim = now + _spread(self._reclaim.total_seconds(), 0.7, 1)
+        self._due = 0.0
+
+    def _stop_jobs(self, queue: Queue) -> None:
+        """Tell running jobs to end; hand back those that do not within the grace."""
+        overdue = time.monotonic() - (self._stop_at or 0) > GRACE
+        for attempt in self._attempts():
+            attempt.context.stop.set()
+            if overdue:
+                log.warning("job.abandoned", job=attempt.job.id)
+                self._settle(queue, attempt, Ending("stopped", reason="the worker is stopping"))
+                self._forget(attempt)
+
+    # --- reports ---------------------------------------------------------------------------
+
+    def _report(self, queue: Queue) -> None:
+        """Tell the database how jobs ended; what it cannot hear now stays for later."""
+        with suppress(thread_queue.Empty):
+            while True:
+                self._unreported.append(self._ended.get_nowait())
+        done = [each for each in self._unreported if each[1].verdict == "done"]
+        if len(done) > 1 and self._complete_many(queue, done):
+            self._unreported = [each for each in self._unreported if each not in done]
+        while self._unreported:
+            attempt, ending = self._unreported[0]
+            self._settle(queue, attempt, ending)
+            self._forget(attempt)
+            self._unreported.pop(0)
+
+    def _complete_many(self, queue: Queue, done: list[tuple[Attempt, Ending]]) -> bool:
+        try:
+            ended = queue.complete_many([(each.job, how.result or {}) for each, how in done])
+        except (InvalidArgument, DatabaseError):
+            return False  # one result cannot be stored: find it one by one
+        for attempt, _ in done:
+            if attempt.job.id in ended:
+                log.info("job.ended", job=attempt.job.id, state=ended[attempt.job.id])
+            else:
+                attempt.lose("another worker has it")
+            self._forget(attempt)
+        return True
+
+    def _settle(self, queue: Queue, attempt: Attempt, ending: Ending) -> None:
+        job = attempt.job
+        if attempt.lost and ending.verdict == "stopped":
+            return  # nothing to say, and nobody to say it to; a result is still worth a try
+        try:
+            if ending.verdict == "done":
+                try:
+                    queue.complete(job, ending.result)
+                    log.info("job.ended", job=job.id, state="succeeded")
+                except (InvalidArgument, DatabaseError) as error:
+                    queue.fail(job, f"the result cannot be stored: {error}", outcome="fail")
+            elif ending.verdict == "stopped":
+                queue.release(job, ending.reason)
+                log.info("job.released", job=job.id)
+            else:
+                state = queue.fail(
+                    job, ending.reason, outcome=ending.verdict, retry_in=ending.after
+                )
+                log.warning("job.ended", job=job.id, state=state, error=ending.reason)
+        except LeaseLost as error:
+            attempt.lose(str(error))
+
+    def _forget(self, attempt: Attempt) -> None:
+        with self._lock:
+            self._running.pop(attempt.job.token, None)
+
+
+def _spread(seconds: float, low: float, high: float) -> float:
+    """Vary a wait, so that workers that started together do not move together."""
+    return seconds * random.uniform(low, high)  # noqa: S311 - no secret depends on it

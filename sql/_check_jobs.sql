@@ -1,0 +1,39 @@
+-- _check_jobs(jobs) → void, or an error that names the first job at fault by its place.
+--
+-- Errors    22023
+create or replace function moonmind_queue._check_jobs(p_jobs jsonb)
+returns void
+language plpgsql
+immutable
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_names constant text[] :=
+        '{kind,payload,agent,name,key,priority,run_at,after,max_attempts,capabilities}';
+    v_fault text;
+begin
+    if jsonb_typeof(p_jobs) is distinct from 'array' then
+        raise exception 'enqueue_many needs a JSON array of objects'
+            using errcode = 'invalid_parameter_value';
+    end if;
+    select format(
+        'job %s: %s', place,
+        case
+            when jsonb_typeof(job) <> 'object' then 'is not an object'
+            when jsonb_typeof(job -> 'after') not in ('array', 'null') then 'after is not an array'
+            else 'unknown name ' || (select string_agg(quote_ident(name), ', ') from jsonb_object_keys(job - v_names) as name)
+        end
+    ) into v_fault
+    from jsonb_array_elements(p_jobs) with ordinality as given (job, place)
+    where case
+              when jsonb_typeof(job) <> 'object' then true
+              else job - v_names <> '{}' or jsonb_typeof(job -> 'after') not in ('array', 'null')
+          end
+    limit 1;
+    if v_fault is not null then
+        raise exception '%', v_fault using errcode = 'invalid_parameter_value';
+    end if;
+end;
+$$;
+
+comment on function moonmind_queue._check_jobs(jsonb) is 'Refuse what enqueue_many cannot read.';

@@ -1,0 +1,35 @@
+-- _end(job, state, error, type, level, worker, data) → the state; ends a job, or blocks it, with one event.
+--
+-- Contract
+--   * The way into blocked, failed, dead_letter and cancelled; success has complete_many().
+--   * Any lease is gone.
+-- Locks     the job is locked by the caller.
+create or replace function moonmind_queue._end(
+    p_job_id bigint,
+    p_state  text,
+    p_error  text,
+    p_type   text,
+    p_level  text,
+    p_worker text default session_user,
+    p_data   jsonb default null
+)
+returns text
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_now constant timestamptz := _now();
+begin
+    delete from lease where job_id = p_job_id;
+    update job
+    set state = p_state,
+        error = p_error,
+        finished_at = case when p_state <> 'blocked' then v_now end,
+        updated_at = v_now
+    where id = p_job_id;
+    perform _log(p_job_id, p_type, p_error, p_level, p_worker, p_data);
+    return p_state;
+end;
+$$;
+
+comment on function moonmind_queue._end(bigint, text, text, text, text, text, jsonb) is 'End or block a locked job.';

@@ -1,0 +1,31 @@
+-- _hold_dependents(job) → void; a succeeded job will run again: who waits or is queued waits for it.
+--
+-- Contract
+--   * Dependents that are leased, blocked or final are left alone; they took its success.
+-- Locks     every dependent in id order.
+create or replace function moonmind_queue._hold_dependents(p_job_id bigint)
+returns void
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_dependent job;
+begin
+    for v_dependent in
+        select job.*
+        from job
+        where id in (select job_id from dependency where needs_job_id = p_job_id)
+        order by id
+        for update
+    loop
+        if v_dependent.state = 'queued' then
+            perform _withdraw(v_dependent);
+        end if;
+        update job
+        set state = 'waiting', unmet = unmet + 1, updated_at = _now()
+        where id = v_dependent.id and state in ('waiting', 'queued');
+    end loop;
+end;
+$$;
+
+comment on function moonmind_queue._hold_dependents(bigint) is 'Make dependents wait again for a job that will run again.';

@@ -1,0 +1,25 @@
+-- _lane(agent, kind, capabilities) → the id of their lane, made when it is new.
+create or replace function moonmind_queue._lane(p_agent text, p_kind text, p_capabilities text[])
+returns integer
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_capabilities constant text[] :=
+        case when p_capabilities = '{}' then p_capabilities else _capabilities(p_capabilities) end;
+    v_lane integer;
+begin
+    loop
+        select id into v_lane
+        from lane
+        where agent = p_agent and kind = p_kind and capabilities = v_capabilities;
+        exit when found;
+        insert into lane (agent, kind, capabilities)
+        values (p_agent, p_kind, v_capabilities)
+        on conflict do nothing;
+    end loop;
+    return v_lane;
+end;
+$$;
+
+comment on function moonmind_queue._lane(text, text, text[]) is 'The lane of an agent, a kind and required capabilities.';

@@ -1,0 +1,68 @@
+-- _take(lanes, limit) → ids of the most urgent jobs of these lanes, locked and out of ready.
+--
+-- Contract
+--   * Merges the heads of the lanes without locking, then locks in that order and skips what
+--     another session holds; looks further down only when that left it with too few.
+--   * The dependency subquery guards the claim: no job is taken whose needs have not all succeeded.
+-- Locks     rows of ready and job, skip locked; no more than are returned.
+create or replace function moonmind_queue._take(p_lanes integer[], p_limit integer)
+returns bigint[]
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_depth integer := p_limit + 10;
+    v_seen  integer;
+    v_more  bigint[];
+    v_taken bigint[] := '{}';
+begin
+    loop
+        with heads as materialized (
+            select head.*
+            from unnest(p_lanes) as lane (id)
+            cross join lateral (
+                select r.lane_id, r.priority, r.run_at, r.job_id
+                from ready r
+                where r.lane_id = lane.id
+                order by r.priority desc, r.run_at, r.job_id
+                limit v_depth
+            ) as head
+            order by head.priority desc, head.run_at, head.job_id
+            limit v_depth
+        ),
+        locked as materialized (  -- a fence: the planner may not repeat a locking limit
+            select r.lane_id, r.priority, r.run_at, r.job_id
+            from heads
+            join ready r
+                on (r.lane_id, r.priority, r.run_at, r.job_id)
+                = (heads.lane_id, heads.priority, heads.run_at, heads.job_id)
+            join job on job.id = heads.job_id
+            where not exists (
+                select from dependency
+                left join job as needed on needed.id = dependency.needs_job_id
+                where dependency.job_id = heads.job_id and needed.state is distinct from 'succeeded'
+            )
+            order by heads.priority desc, heads.run_at, heads.job_id
+            limit p_limit - cardinality(v_taken)
+            for update of r, job skip locked
+        ),
+        taken as (
+            delete from ready
+            using locked
+            where (ready.lane_id, ready.priority, ready.run_at, ready.job_id)
+                = (locked.lane_id, locked.priority, locked.run_at, locked.job_id)
+            returning ready.job_id
+        )
+        select (select count(*) from heads), coalesce(array_agg(job_id), '{}')
+        into v_seen, v_more
+        from taken;
+
+        v_taken := v_taken || v_more;
+        exit when cardinality(v_taken) >= p_limit or v_seen < v_depth;
+        v_depth := v_depth * 4;
+    end loop;
+    return v_taken;
+end;
+$$;
+
+comment on function moonmind_queue._take(integer[], integer) is 'Lock the most urgent claimable jobs.';

@@ -1,0 +1,84 @@
+-- claim(worker, agents, kinds, capabilities, limit, lease, start) → the jobs now leased, most urgent first.
+--
+-- Contract
+--   * Takes only jobs that are due, of the given agents and kinds (null: all), whose required
+--     capabilities are all offered, and whose dependencies have all succeeded.
+--   * Each job is claimed, or running at once with start; its attempt is one higher and its token
+--     new. The pair (id, token) is the lease: every write of the holder carries it.
+--   * Returns fewer than limit, or nothing, when there is not enough work. Never waits: what
+--     another session has locked is skipped, and only what is returned stays locked.
+--   * Does not touch expired leases; that is reclaim().
+-- Locks     rows of ready and job, in claim order, skip locked.
+-- Events    claimed, and started with start.
+-- Errors    22023 blank worker, limit below 1, lease not between 0 and a day.
+create or replace function moonmind_queue.claim(
+    p_worker       text,
+    p_agents       text[]   default null,
+    p_kinds        text[]   default null,
+    p_capabilities text[]   default '{}',
+    p_limit        integer  default 1,
+    p_lease        interval default interval '120 s',
+    p_start        boolean  default false
+)
+returns table (
+    id bigint, kind text, agent text, name text, key text, payload jsonb, priority integer,
+    attempt integer, max_attempts integer, token bigint, expires_at timestamptz
+)
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_now   constant timestamptz := _now();
+    v_lanes constant integer[] := _lanes(p_agents, p_kinds, p_capabilities);
+    v_ids   bigint[] := '{}';
+begin
+    perform _check_lease(p_worker, p_lease);
+    if coalesce(p_limit, 0) < 1 then
+        raise exception 'claim needs a limit of at least 1, not %', p_limit
+            using errcode = 'invalid_parameter_value';
+    end if;
+
+    perform _promote(v_lanes, v_now);
+    v_ids := _take(v_lanes, p_limit);
+    if v_ids = '{}' then
+        return;
+    end if;
+
+    return query
+    with leased as (
+        update job
+        set state = case when p_start then 'running' else 'claimed' end,
+            attempt = attempt + 1,
+            started_at = case when p_start then coalesce(started_at, v_now) else started_at end,
+            updated_at = v_now,
+            event_seq = event_seq + case when p_start then 2 else 1 end
+        where id = any (v_ids)
+        returning *
+    ),
+    held as (
+        insert into lease (job_id, token, attempt, expires_at, worker)
+        select id, nextval('moonmind_queue.lease_token_seq'), attempt, v_now + p_lease, p_worker
+        from leased
+        returning job_id, token, expires_at
+    ),
+    logged as (
+        insert into event (job_id, seq, at, type, worker, data)
+        select id, event_seq - case when p_start then 1 else 0 end, v_now, 'claimed', p_worker,
+               jsonb_build_object('attempt', attempt, 'lease_until', v_now + p_lease)
+        from leased
+        union all
+        select id, event_seq, v_now, 'started', p_worker, null
+        from leased
+        where p_start
+    )
+    select id, kind, agent, name, key, payload, priority, attempt, max_attempts, token, expires_at
+    from leased
+    join held on held.job_id = leased.id
+    order by priority desc, run_at, id;
+end;
+$$;
+
+comment on function moonmind_queue.claim(text, text[], text[], text[], integer, interval, boolean)
+is 'Lease up to limit due jobs to a worker.';

@@ -1,0 +1,19 @@
+-- complete(job, token, result) → void; the job has succeeded.
+--
+-- Contract
+--   * As complete_many() for one job, but a lost lease is an error.
+-- Locks     the job, its lease, its dependents in id order.
+-- Errors    MQ001, MQ002
+create or replace function moonmind_queue.complete(p_job_id bigint, p_token bigint, p_result jsonb default '{}')
+returns void
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+begin
+    perform _lock_lease(p_job_id, p_token);
+    perform complete_many(array[p_job_id], array[p_token], array[p_result]);
+end;
+$$;
+
+comment on function moonmind_queue.complete(bigint, bigint, jsonb) is 'End a leased job well.';

@@ -1,0 +1,69 @@
+-- complete_many(jobs, tokens, results) → the jobs that this call ended, and their state.
+--
+-- Contract
+--   * jobs[i] is held with tokens[i] and ends as succeeded with results[i] (null: {}).
+--   * A job that is missing from the answer is a lease that was lost; nothing of it changes.
+--   * A cancel request that came first wins: the job is cancelled, its result kept.
+--   * Dependents are released in the same transaction.
+-- Locks     the jobs in id order, their leases, then the dependents in id order.
+-- Notifies  moonmind_queue, for dependents.
+-- Events    completed or cancelled; ready for dependents.
+create or replace function moonmind_queue.complete_many(
+    p_job_ids bigint[],
+    p_tokens  bigint[],
+    p_results jsonb[]
+)
+returns table (job_id bigint, state text)
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_now       constant timestamptz := _now();
+    v_done      bigint[];
+    v_succeeded bigint[];
+begin
+    perform from job where id = any (p_job_ids) order by id for update;
+
+    with held as materialized (
+        select lease.job_id, lease.worker, lease.cancel_requested_at is not null as cancelled,
+               lease.cancel_reason, coalesce(given.result, '{}') as result
+        from unnest(p_job_ids, p_tokens, p_results) as given (job_id, token, result)
+        join lease on lease.job_id = given.job_id and lease.token = given.token
+        order by lease.job_id
+        for update of lease
+    ),
+    released as (
+        delete from lease using held where lease.job_id = held.job_id
+    ),
+    ended as (
+        update job
+        set state = case when cancelled then 'cancelled' else 'succeeded' end,
+            result = held.result,
+            error = case when cancelled then held.cancel_reason end,
+            finished_at = v_now,
+            updated_at = v_now,
+            event_seq = event_seq + 1
+        from held
+        where job.id = held.job_id
+        returning job.id, job.event_seq, job.result, held.worker, held.cancelled, held.cancel_reason
+    ),
+    logged as (
+        insert into event (job_id, seq, at, type, level, message, worker, data)
+        select id, event_seq, v_now,
+               case when cancelled then 'cancelled' else 'completed' end,
+               case when cancelled then 'warn' else 'info' end,
+               coalesce(cancel_reason, ''), worker, nullif(result, '{}')
+        from ended
+    )
+    select array_agg(id), array_agg(id) filter (where not cancelled) into v_done, v_succeeded from ended;
+
+    if v_succeeded is not null then
+        perform _release_dependents(v_succeeded);
+    end if;
+    return query select id, job.state::text from job where id = any (v_done) order by id;
+end;
+$$;
+
+comment on function moonmind_queue.complete_many(bigint[], bigint[], jsonb[]) is 'End many leased jobs well in one call.';

@@ -1,0 +1,85 @@
+-- enqueue_many(jobs) → their ids, in input order.
+--
+-- Contract
+--   * jobs is an array of objects with the parameters of enqueue() as names, without p_.
+--   * after may hold ids, and keys of this call or of jobs that exist; the order does not matter.
+--   * All or nothing. A key that exists, or stands earlier in the call, is that job, unchanged.
+-- Locks     jobs named in after that existed before, shared, in id order.
+-- Notifies  moonmind_queue, once per agent.
+-- Events    created
+-- Errors    22023 not an array of objects, unknown name, unknown dependency, circle (with its path);
+--           23514 a value that the table refuses.
+create or replace function moonmind_queue.enqueue_many(p_jobs jsonb)
+returns setof bigint
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_now  constant timestamptz := _now();
+    v_keys text[];    -- by place in the call
+    v_ids  bigint[];  -- by place in the call: what is returned
+    v_made bigint[];  -- the jobs that this call makes
+begin
+    perform _check_jobs(p_jobs);
+    select array_agg(key order by place), array_agg(id order by place) into v_keys, v_ids
+    from _number_jobs(p_jobs);
+
+    insert into lane (agent, kind, capabilities)
+    select distinct coalesce(agent, 'codex'), kind, _capabilities(capabilities)
+    from jsonb_to_recordset(p_jobs) as (agent text, kind text, capabilities text[])
+    where kind is not null
+    except select agent, kind, capabilities from lane
+    on conflict do nothing;
+
+    with given as (
+        select distinct on (v_ids[place]) *
+        from rows from (
+            jsonb_to_recordset(p_jobs) as (
+                kind text, payload jsonb, agent text, name text, key text, priority integer,
+                run_at timestamptz, max_attempts integer, capabilities text[]
+            )
+        ) with ordinality
+            as job (kind, payload, agent, name, key, priority, run_at, max_attempts, capabilities, place)
+        order by v_ids[place], place
+    ),
+    made as (
+        insert into job (
+            id, key, name, agent, kind, state, priority, run_at, max_attempts, payload,
+            created_at, updated_at, lane_id, event_seq
+        )
+        overriding system value
+        select v_ids[place], key, name, coalesce(given.agent, 'codex'), given.kind, 'queued',
+               coalesce(priority, 0), coalesce(run_at, v_now), coalesce(max_attempts, 3),
+               coalesce(payload, '{}'), v_now, v_now, coalesce(lane.id, 0), 1
+        from given
+        left join lane
+            on lane.agent = coalesce(given.agent, 'codex')
+            and lane.kind = given.kind
+            and lane.capabilities = _capabilities(given.capabilities)
+        where not exists (select from job where job.id = v_ids[place])
+        on conflict (key) where key is not null do nothing
+        returning id
+    )
+    select coalesce(array_agg(id), '{}') into v_made from made;
+
+    if array_remove(v_keys, null) <> '{}' then
+        -- A transaction that committed one of the keys meanwhile has made that job.
+        select array_agg(coalesce(job.id, numbered.id) order by place) into v_ids
+        from unnest(v_keys, v_ids) with ordinality as numbered (key, id, place)
+        left join job on job.key = numbered.key;
+    end if;
+
+    insert into event (job_id, seq, at, type, worker)
+    select id, 1, v_now, 'created', session_user
+    from unnest(v_made) as id;
+    if jsonb_path_exists(p_jobs, '$[*].after[*]') then
+        perform _add_needs(p_jobs, v_keys, v_ids, v_made);
+    end if;
+    perform _offer(v_made);
+    return query select unnest(v_ids);
+end;
+$$;
+
+comment on function moonmind_queue.enqueue_many(jsonb)
+is 'Add many jobs in one call, dependencies among them included.';

@@ -1,0 +1,66 @@
+-- Who may do what. The roles own nothing and write no table: they call functions, which run with
+-- their owner's rights, and read views. Log in as a role of your own that is a member of one.
+--
+-- Roles belong to the whole server, so they may exist already, or be made by somebody else at
+-- this moment; without the right to make them, ask your administrator for these four first.
+do $$
+declare
+    v_role text;
+begin
+    foreach v_role in array '{moonmind_producer,moonmind_worker,moonmind_operator,moonmind_reader}'::text[] loop
+        if not exists (select from pg_roles where rolname = v_role) then
+            begin
+                execute format('create role %I nologin', v_role);
+            exception when duplicate_object or unique_violation then
+                null;
+            end;
+        end if;
+    end loop;
+end;
+$$;
+
+revoke all on schema moonmind_queue from public;
+revoke all on all functions in schema moonmind_queue from public;
+
+grant usage on schema moonmind_queue to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
+
+-- Views call the clock with the rights of whoever reads them.
+grant execute on function moonmind_queue._now()
+to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
+
+grant select on
+    moonmind_queue.job_overview, moonmind_queue.job_history, moonmind_queue.job_artifact,
+    moonmind_queue.artifact_content, moonmind_queue.worker_overview, moonmind_queue.queue_status,
+    moonmind_queue.blocked_job
+to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
+
+grant execute on function
+    moonmind_queue.enqueue(text, jsonb, text, text, text, integer, timestamptz, bigint[], integer, text[]),
+    moonmind_queue.enqueue_many(jsonb)
+to moonmind_producer, moonmind_operator;
+
+grant execute on function
+    moonmind_queue.claim(text, text[], text[], text[], integer, interval, boolean),
+    moonmind_queue.start(bigint, bigint),
+    moonmind_queue.renew(bigint[], bigint[], interval),
+    moonmind_queue.complete(bigint, bigint, jsonb),
+    moonmind_queue.complete_many(bigint[], bigint[], jsonb[]),
+    moonmind_queue.fail(bigint, bigint, text, text, interval),
+    moonmind_queue.release(bigint, bigint, text),
+    moonmind_queue.append_event(bigint, bigint, text, text, text, jsonb),
+    moonmind_queue.put_artifact(bigint, bigint, text, bytea, text, text),
+    moonmind_queue.open_artifact(bigint, bigint, text, text, bigint, text),
+    moonmind_queue.append_artifact(bigint, bigint, bytea),
+    moonmind_queue.next_due(text[], text[], text[]),
+    moonmind_queue.register_worker(text, text[], text[], text[], integer, text, integer, text),
+    moonmind_queue.see_worker(bigint, boolean)
+to moonmind_worker;
+
+grant execute on function moonmind_queue.reclaim(integer) to moonmind_worker, moonmind_operator;
+
+grant execute on function
+    moonmind_queue.cancel(bigint, text),
+    moonmind_queue.retry(bigint),
+    moonmind_queue.unlock(bigint, boolean),
+    moonmind_queue.prune(interval, integer)
+to moonmind_operator;

@@ -1,0 +1,30 @@
+-- release(job, token, reason) → void; the holder hands the job back unharmed.
+--
+-- Contract
+--   * Queued again at its old place; the attempt does not count.
+--   * A cancel request that came first wins: cancelled.
+-- Locks     the job, its lease.
+-- Notifies  moonmind_queue
+-- Events    released, or cancelled.
+-- Errors    MQ001, MQ002
+create or replace function moonmind_queue.release(p_job_id bigint, p_token bigint, p_reason text default null)
+returns void
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_lease  constant lease := _lock_lease(p_job_id, p_token);
+    v_run_at timestamptz;
+begin
+    if v_lease.cancel_requested_at is not null then
+        perform _end(p_job_id, 'cancelled', v_lease.cancel_reason, 'cancelled', 'warn', v_lease.worker);
+        return;
+    end if;
+    update job set attempt = attempt - 1 where id = p_job_id returning run_at into v_run_at;
+    perform _log(p_job_id, 'released', p_reason, p_worker => v_lease.worker);
+    perform _queue(p_job_id, v_run_at);
+end;
+$$;
+
+comment on function moonmind_queue.release(bigint, bigint, text) is 'Hand a leased job back; the attempt does not count.';

@@ -1,0 +1,39 @@
+-- renew(jobs, tokens, lease) → the leases that are still held, with their new end.
+--
+-- Contract
+--   * jobs[i] is held with tokens[i]. A row that is missing is a lease that is lost.
+--   * cancel_requested says that the holder should stop.
+-- Locks     the leases, in job order; never a job, so a renewal waits for nobody's work.
+-- Errors    22023 a lease not between 0 and a day, or lists of different length.
+create or replace function moonmind_queue.renew(p_job_ids bigint[], p_tokens bigint[], p_lease interval)
+returns table (job_id bigint, token bigint, expires_at timestamptz, cancel_requested boolean)
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_until constant timestamptz := _now() + p_lease;
+begin
+    perform _check_lease('a worker', p_lease);
+    if cardinality(p_job_ids) is distinct from cardinality(p_tokens) then
+        raise exception 'renew needs a token for every job, not % for %', cardinality(p_tokens), cardinality(p_job_ids)
+            using errcode = 'invalid_parameter_value';
+    end if;
+    return query
+    with held as materialized (
+        select lease.job_id
+        from unnest(p_job_ids, p_tokens) as given (job_id, token)
+        join lease on lease.job_id = given.job_id and lease.token = given.token
+        order by lease.job_id
+        for update of lease
+    )
+    update lease
+    set expires_at = v_until
+    from held
+    where lease.job_id = held.job_id
+    returning lease.job_id, lease.token, lease.expires_at, lease.cancel_requested_at is not null;
+end;
+$$;
+
+comment on function moonmind_queue.renew(bigint[], bigint[], interval) is 'Extend all leases of a worker in one call.';

@@ -1,0 +1,234 @@
+-- Tables, domains and indexes of the queue: the state that the functions act on.
+--
+-- One room per fact. What was asked for and how it stands is `job`. That it may be taken now is a
+-- row in `ready`; that it may be taken later, a row in `scheduled`. That somebody has it is a row
+-- in `lease`. What happened is `event`. A claim touches `ready`, which is small, and never the
+-- million jobs that wait, are finished or belong to others.
+--
+-- Only the functions beside this file write these tables, so no foreign keys guard the hot ones.
+-- Lock order, everywhere: the job acted on, then its dependents in id order; of one job first its
+-- row in `job`, then `ready` or `scheduled`, then `lease`. `claim` and `reclaim` never wait: they
+-- skip what is locked.
+create schema if not exists moonmind_queue;
+
+comment on schema moonmind_queue
+is 'Jobs, leases, history and artifacts of moonmind-queue. Look with the views; write with the functions.';
+
+create domain moonmind_queue.job_state as text
+    constraint job_state_is_known check (
+        value in (
+            'waiting', 'queued', 'claimed', 'running', 'blocked',
+            'succeeded', 'failed', 'dead_letter', 'cancelled'
+        )
+    );
+
+comment on domain moonmind_queue.job_state
+is 'Where a job stands; docs/states.md has every transition.';
+
+create table moonmind_queue.job (
+    id           bigint generated always as identity primary key,
+    key          text,
+    name         text,
+    agent        text        not null,
+    kind         text        not null,
+    state        moonmind_queue.job_state not null,
+    priority     integer     not null default 0,
+    run_at       timestamptz not null,
+    attempt      integer     not null default 0,
+    max_attempts integer     not null default 3,
+    payload      jsonb       not null default '{}',
+    result       jsonb,
+    error        text,
+    created_at   timestamptz not null,
+    updated_at   timestamptz not null,
+    started_at   timestamptz,
+    finished_at  timestamptz,
+    lane_id      integer     not null,
+    unmet        integer     not null default 0,
+    event_seq    integer     not null default 0,
+
+    constraint job_agent_is_given check (agent ~ '^\S(.*\S)?$' and length(agent) <= 200),
+    constraint job_kind_is_given check (kind ~ '^\S(.*\S)?$' and length(kind) <= 200),
+    constraint job_key_is_short check (key <> '' and length(key) <= 500),
+    constraint job_payload_is_an_object check (jsonb_typeof(payload) = 'object'),
+    constraint job_result_is_an_object check (jsonb_typeof(result) = 'object'),
+    constraint job_max_attempts_is_positive check (max_attempts >= 1),
+    constraint job_attempt_is_not_negative check (attempt >= 0),
+    constraint job_finished_iff_final check (
+        (state in ('succeeded', 'failed', 'dead_letter', 'cancelled')) = (finished_at is not null)
+    ),
+    constraint job_waits_iff_unmet check (
+        case state when 'waiting' then unmet > 0 when 'queued' then unmet = 0 else unmet >= 0 end
+    )
+)
+with (fillfactor = 80);
+
+create unique index job_key_idx on moonmind_queue.job (key) where key is not null;
+
+comment on table moonmind_queue.job is 'One row per job: what was asked for and how it stands.';
+comment on column moonmind_queue.job.key is 'Given by the producer; a second job with the same key is the same job.';
+comment on column moonmind_queue.job.agent is 'Who is to do it; workers claim for the agents they serve.';
+comment on column moonmind_queue.job.kind is 'What is to be done: names the executor.';
+comment on column moonmind_queue.job.priority is 'Higher runs first.';
+comment on column moonmind_queue.job.run_at is 'Not claimable before; among equals the older runs first.';
+comment on column moonmind_queue.job.attempt is 'Claims that were not handed back, from 1; 0 before the first.';
+comment on column moonmind_queue.job.error is 'Why the job is not succeeded: last failure, or reason of block or cancel.';
+comment on column moonmind_queue.job.started_at is 'When an attempt first began to run.';
+comment on column moonmind_queue.job.lane_id is 'The lane of its agent, kind and capabilities; never changes while it is queued.';
+comment on column moonmind_queue.job.unmet is 'Dependencies that have not succeeded; kept while the job is waiting or queued.';
+comment on column moonmind_queue.job.event_seq is 'The number of its latest event; assigned under this row''s lock, so without gaps.';
+
+create table moonmind_queue.lane (
+    id           integer generated always as identity primary key,
+    agent        text    not null,
+    kind         text    not null,
+    capabilities text[]  not null,
+    unique (agent, kind, capabilities)
+);
+
+comment on table moonmind_queue.lane
+is 'One row per distinct agent, kind and set of required capabilities: the unit in which claimable jobs are ordered.';
+
+create table moonmind_queue.ready (
+    lane_id  integer     not null,
+    priority integer     not null,
+    run_at   timestamptz not null,
+    job_id   bigint      not null
+)
+with (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+
+create unique index ready_order_idx on moonmind_queue.ready (lane_id, priority desc, run_at, job_id);
+
+comment on table moonmind_queue.ready is 'Jobs that can be claimed now, in claim order per lane; a claim deletes the row.';
+
+create table moonmind_queue.scheduled (
+    lane_id  integer     not null,
+    run_at   timestamptz not null,
+    job_id   bigint      not null,
+    priority integer     not null,
+    primary key (lane_id, run_at, job_id)
+);
+
+comment on table moonmind_queue.scheduled is 'Queued jobs whose run_at has not come; the first claim after it moves them to ready.';
+
+create table moonmind_queue.dependency (
+    job_id       bigint not null,
+    needs_job_id bigint not null,
+    primary key (job_id, needs_job_id),
+    constraint dependency_is_on_another_job check (job_id <> needs_job_id)
+);
+
+create index dependency_needs_idx on moonmind_queue.dependency (needs_job_id, job_id);
+
+comment on table moonmind_queue.dependency is 'job_id may start only when needs_job_id has succeeded.';
+
+create sequence moonmind_queue.lease_token_seq;
+
+create table moonmind_queue.lease (
+    job_id              bigint      primary key,
+    token               bigint      not null,
+    attempt             integer     not null,
+    expires_at          timestamptz not null,
+    worker              text        not null,
+    cancel_requested_at timestamptz,
+    cancel_reason       text
+)
+-- Renewal rewrites expires_at in place: no index names it and half of each page stays free.
+with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+
+comment on table moonmind_queue.lease is 'One row per job that a worker holds.';
+comment on column moonmind_queue.lease.token is 'The fence: new at every claim, never reused; every write of a holder carries it.';
+comment on column moonmind_queue.lease.cancel_requested_at is 'Set when somebody asked for the running job to be cancelled.';
+
+create table moonmind_queue.event (
+    job_id  bigint      not null,
+    seq     integer     not null,
+    at      timestamptz not null,
+    type    text        not null,
+    level   text        not null default 'info',
+    message text        not null default '',
+    worker  text,
+    data    jsonb,
+    primary key (job_id, seq),
+    constraint event_level_is_known check (level in ('debug', 'info', 'warn', 'error'))
+);
+
+create index event_at_idx on moonmind_queue.event using brin (at);
+
+comment on table moonmind_queue.event is 'The history: append-only, numbered from 1 without gaps for each job.';
+comment on column moonmind_queue.event.worker is 'Who did it: a worker, or the database role of a producer or operator.';
+
+create table moonmind_queue.artifact (
+    id           bigint generated always as identity primary key,
+    job_id       bigint      not null,
+    attempt      integer     not null,
+    token        bigint      not null,
+    name         text        not null,
+    content_type text        not null,
+    size_bytes   bigint      not null,
+    sha256       text        not null,
+    created_at   timestamptz not null,
+    sealed_at    timestamptz,
+    -- The token stands for the attempt here: a job that was handed back or retried by a person
+    -- counts the same attempt number twice.
+    unique (job_id, token, name),
+    constraint artifact_name_is_safe check (
+        name ~ '^[^/\\]+(/[^/\\]+)*$'
+        and name !~ '(^|/)\.\.?(/|$)'
+        and name !~ '[[:cntrl:]]'
+        and name !~ '^[A-Za-z]:'
+        and length(name) <= 512
+    ),
+    constraint artifact_content_type_is_given check (content_type ~ '^[[:graph:]]([[:print:]]*[[:graph:]])?$'),
+    constraint artifact_size_is_not_negative check (size_bytes >= 0),
+    constraint artifact_sha256_is_hexadecimal check (sha256 ~ '^[0-9a-f]{64}$')
+);
+
+comment on table moonmind_queue.artifact is 'Files that attempts left behind; the bytes are in artifact_chunk.';
+comment on column moonmind_queue.artifact.sealed_at is 'When the last byte had come and matched; before, nobody sees the artifact.';
+
+create table moonmind_queue.artifact_chunk (
+    artifact_id bigint not null,
+    start_byte  bigint not null,
+    content     bytea  not null,
+    primary key (artifact_id, start_byte)
+);
+
+alter table moonmind_queue.artifact_chunk alter column content set storage external;
+
+comment on table moonmind_queue.artifact_chunk is 'The bytes of an artifact; start_byte is where a chunk begins.';
+
+create table moonmind_queue.worker (
+    id           bigint generated always as identity primary key,
+    worker       text        not null,
+    agents       text[],
+    kinds        text[],
+    capabilities text[]      not null default '{}',
+    slots        integer     not null,
+    host         text        not null,
+    pid          integer     not null,
+    version      text        not null,
+    started_at   timestamptz not null,
+    seen_at      timestamptz not null,
+    stopped_at   timestamptz
+);
+
+create index worker_name_idx on moonmind_queue.worker (worker);
+
+comment on table moonmind_queue.worker is 'One row per start of a worker process. Ownership of jobs is the lease, never this.';
+comment on column moonmind_queue.worker.agents is 'Null: every agent.';
+
+create table moonmind_queue.backoff (
+    kind   text     primary key,
+    base   interval not null,
+    cap    interval not null,
+    jitter double precision not null,
+    constraint backoff_base_is_positive check (base > interval '0' and cap >= base),
+    constraint backoff_jitter_is_a_share check (jitter >= 0 and jitter < 1)
+);
+
+comment on table moonmind_queue.backoff
+is 'How long a failed job rests: base * 2^(attempt-1), at most cap, +- jitter. Kind * serves every kind without a row.';
+
+insert into moonmind_queue.backoff (kind, base, cap, jitter)
+values ('*', interval '15 s', interval '600 s', 0.25);
