@@ -25,7 +25,7 @@ UPLOAD_PATIENCE = 60.0  # seconds for which a lost database does not lose an art
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How the work ended: ``done`` with a result, or retry, block, fail or stopped with a reason."""
+    """How the work ended: ``done`` with a result, or retry, block, fail, stopped."""
 
     verdict: str
     result: Mapping[str, Any] | None = None

@@ -16,10 +16,10 @@ from dataclasses import fields
 from datetime import datetime, timedelta
 from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, LiteralString, TypeVar
 
 import psycopg
-from psycopg.rows import class_row, tuple_row
+from psycopg.rows import class_row, dict_row, tuple_row
 from psycopg.sql import SQL, Composable, Composed, Identifier, Placeholder
 from psycopg.types.json import Jsonb
 
@@ -344,6 +344,12 @@ class Queue:
             raise errors.ArtifactCorrupt(
                 f"artifact {artifact.id} ({artifact.name}) is damaged: its digest is not its sha256"
             )
+
+    def select(self, query: LiteralString, **values: Any) -> list[dict[str, Any]]:
+        """Return the rows of a query on the views as dictionaries; see ``docs/sql.md``."""
+        with self._cursor() as cursor:
+            cursor.row_factory = dict_row
+            return cursor.execute(query, values).fetchall()
 
     # --- plumbing --------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ variable and without echoing secrets.
 """
 
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -30,8 +31,8 @@ def _libpq(url: str) -> str:
 DatabaseUrl = Annotated[str, AfterValidator(_libpq)]
 
 
-class Settings(BaseSettings):
-    """The settings of every command; the field's alias is the environment variable."""
+class DatabaseSettings(BaseSettings):
+    """What every command needs; the field's alias is the environment variable."""
 
     model_config = SettingsConfigDict(
         env_ignore_empty=True, frozen=True, extra="ignore", hide_input_in_errors=True
@@ -39,6 +40,19 @@ class Settings(BaseSettings):
 
     database_url: DatabaseUrl = Field(alias="DATABASE_URL", repr=False)
     """Any libpq URL or DSN; several hosts are allowed."""
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the environment; raises ``SettingsError`` that names each variable at fault."""
+        try:
+            return cls()  # type: ignore[call-arg]  # the fields come from the environment
+        except ValidationError as error:
+            raise SettingsError("; ".join(_fault(each) for each in error.errors())) from None
+
+
+class Settings(DatabaseSettings):
+    """The settings of a worker."""
+
     listen_database_url: DatabaseUrl | None = Field(
         None, alias="MOONMIND_LISTEN_DATABASE_URL", repr=False
     )
@@ -96,14 +110,6 @@ class Settings(BaseSettings):
             return value.strip() or socket.gethostname()
         return value
 
-    @classmethod
-    def load(cls) -> Self:
-        """Read the environment; raises ``SettingsError`` that names each variable at fault."""
-        try:
-            return cls()  # type: ignore[call-arg]  # the fields come from the environment
-        except ValidationError as error:
-            raise SettingsError("; ".join(_fault(each) for each in error.errors())) from None
-
 
 def _fault(error: Any) -> str:
     """Say which variable is wrong and why; never its value, which may be a secret."""
@@ -114,3 +120,32 @@ def _fault(error: Any) -> str:
         )
         return f"{variable} is not set{hint}"
     return f"{variable}: {error['msg'][:1].lower()}{error['msg'][1:]}"
+
+
+def describe(environment: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return every setting as ``variable, value, source, default``; secrets are masked.
+
+    A value that cannot be used is shown as it stands; the command that needs it refuses it.
+    """
+    rows = []
+    for name, field in Settings.model_fields.items():
+        choices = field.validation_alias
+        variables = (
+            [str(each) for each in choices.choices]
+            if isinstance(choices, AliasChoices)
+            else [str(choices)]
+        )
+        source = next((each for each in variables if environment.get(each)), None)
+        default = None if field.is_required() else field.get_default(call_default_factory=True)
+        value = environment[source] if source else default
+        if source and name in ("database_url", "listen_database_url"):
+            value = "********"
+        rows.append(
+            {
+                "variable": variables[0],
+                "value": None if value is None else str(value),
+                "source": source or ("default" if default is not None else "not set"),
+                "default": None if default is None else str(default),
+            }
+        )
+    return rows

@@ -1,0 +1,75 @@
+"""``moonmind-queue``: produce, inspect and operate from a shell.
+
+Exit codes: 0 done; 1 the queue refused (no such job, wrong state, not allowed …); 2 the command
+line or a setting is wrong; 3 the database cannot be reached or its schema is another; 130 Ctrl-C.
+"""
+
+import sys
+
+import click
+
+from moonmind_queue.cli import files, history, inspect, operate, produce
+from moonmind_queue.cli.output import EXIT_REFUSED, EXIT_USAGE, exit_code
+
+
+class Group(click.Group):
+    """A group that lists its commands in the order of a job's life instead of the alphabet's."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order in which they were added."""
+        return list(self.commands)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="moonmind-queue", prog_name="moonmind-queue")
+def cli() -> None:
+    """Hand out work for coding agents, see what happens to it, and step in.
+
+    The database is the one named in DATABASE_URL.
+
+    \b
+    Examples:
+      moonmind-queue migrate
+      moonmind-queue enqueue codex_exec --repo acme/site --instruction "Fix the failing test"
+      moonmind-queue events 1 -f
+      moonmind-queue artifacts get 1 patches/changes.patch
+    """
+
+
+for _command in (
+    operate.migrate,
+    produce.enqueue,
+    inspect.ls,
+    inspect.show,
+    history.events,
+    files.logs,
+    files.artifacts,
+    operate.cancel,
+    operate.retry,
+    operate.unlock,
+    inspect.workers,
+    inspect.status,
+    operate.prune,
+    operate.settings,
+):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """Run a command; what goes wrong on purpose ends in one clear line, not in a traceback."""
+    from moonmind_queue.errors import QueueError
+
+    try:
+        code = cli.main(prog_name="moonmind-queue", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = EXIT_USAGE if isinstance(error, click.UsageError) else EXIT_REFUSED
+    except QueueError as error:
+        click.echo(f"moonmind-queue: {error}", err=True)
+        code = exit_code(error)
+    except (click.Abort, KeyboardInterrupt):
+        code = 130
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader has gone, as `head` does: there is nothing left to say
+        code = 141
+    sys.exit(code)

@@ -1,0 +1,174 @@
+"""Commands that look at jobs, workers and the whole queue."""
+
+import click
+
+from moonmind_queue.cli.files import artifact_row
+from moonmind_queue.cli.output import (
+    STATE_STYLES,
+    console,
+    json_option,
+    opened,
+    print_json,
+    print_table,
+    shown,
+)
+
+SHOWN_FIELDS = (
+    *("agent", "kind", "key", "priority", "capabilities", "after", "blocked_reason"),
+    *("worker", "lease_expires_at", "run_at", "created_at", "started_at", "finished_at"),
+)
+
+
+@click.command()
+@click.option("--state", multiple=True, help="Only jobs in this state; may be repeated.")
+@click.option("--agent", help="Only jobs of this agent.")
+@click.option("--kind", help="Only jobs of this kind.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
+@click.option("--before", type=int, metavar="ID", help="Continue below this id.")
+@json_option
+def ls(
+    state: tuple[str, ...],
+    agent: str | None,
+    kind: str | None,
+    limit: int,
+    before: int | None,
+    as_json: bool,
+) -> None:
+    """List jobs, newest first.
+
+    \b
+    Examples:
+      moonmind-queue ls --state running --state queued
+      moonmind-queue ls --agent codex --json
+    """
+    from moonmind_queue.model import JobState
+
+    for word in state:
+        if word not in list(JobState):
+            raise click.UsageError(f"--state {word!r} is none of {', '.join(JobState)}")
+    with opened() as queue:
+        rows = queue.select(
+            """
+            select id, state, agent, kind, name, key, priority, attempt, max_attempts, run_at,
+                   worker, created_at, finished_at, error
+            from moonmind_queue.job_overview
+            where (%(states)s::text[] = '{}' or state = any (%(states)s))
+              and (%(agent)s::text is null or agent = %(agent)s)
+              and (%(kind)s::text is null or kind = %(kind)s)
+              and (%(before)s::bigint is null or id < %(before)s)
+            order by id desc
+            limit %(limit)s
+            """,
+            states=list(state),
+            agent=agent,
+            kind=kind,
+            before=before,
+            limit=limit,
+        )
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        row["created"] = row["created_at"]
+        row["attempt"] = f"{row['attempt']}/{row['max_attempts']}"
+        row["error"] = (row["error"] or "").partition("\n")[0][:60]
+    columns = ("id", "state", "agent", "kind", "name", "attempt", "worker", "created", "error")
+    print_table(rows, *columns, empty="no such jobs")
+
+
+@click.command()
+@click.argument("job", type=int)
+@json_option
+def show(job: int, as_json: bool) -> None:
+    """Show one job: what was asked for, how it stands, and why.
+
+    \b
+    Example:
+      moonmind-queue show 7
+    """
+    with opened() as queue:
+        queue.get(job)
+        [row] = queue.select("select * from moonmind_queue.job_overview where id = %(id)s", id=job)
+        row["blocked_reason"] = next(
+            (
+                each["reason"]
+                for each in queue.select(
+                    "select reason from moonmind_queue.blocked_job where id = %(id)s", id=job
+                )
+            ),
+            None,
+        )
+        files = queue.artifacts(job)
+    if as_json:
+        print_json(row | {"artifacts": [artifact_row(each) for each in files]})
+        return
+    from rich.json import JSON
+    from rich.text import Text
+
+    out = console()
+    title = f"job {job}" + (f" · {row['name']}" if row["name"] else "")
+    out.print(Text.assemble((title, "bold"), "  ", (row["state"], STATE_STYLES[row["state"]])))
+    for field in SHOWN_FIELDS:
+        if row[field] not in (None, [], ""):
+            out.print(Text(f"{field.replace('_', ' '):>17}  {shown(row[field])}"))
+    out.print(Text(f"{'attempt':>17}  {row['attempt']} of {row['max_attempts']}"))
+    if row["error"]:
+        out.print(Text.assemble(f"{'error':>17}  ", (row["error"], "red")))
+    for field in ("payload", "result"):
+        if row[field]:
+            out.print(Text(f"{field:>17}"))
+            out.print(JSON.from_data(row[field], default=str))
+    if files:
+        out.print(Text(f"{'artifacts':>17}  " + ", ".join(each.name for each in files)))
+
+
+@click.command()
+@click.option("--all", "everybody", is_flag=True, help="Stopped ones too.")
+@json_option
+def workers(everybody: bool, as_json: bool) -> None:
+    """List worker processes: live, stale (unseen for two minutes) or stopped."""
+    with opened() as queue:
+        rows = queue.select(
+            """
+            select worker, status, host, pid, version, agents, kinds, slots, leases,
+                   started_at, seen_at
+            from moonmind_queue.worker_overview
+            where %(everybody)s or status <> 'stopped'
+            order by status, worker, started_at desc
+            """,
+            everybody=everybody,
+        )
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        row["busy"], row["seen"] = f"{row['leases']}/{row['slots']}", row["seen_at"]
+        row["agents"] = row["agents"] or "all"
+    columns = ("worker", "status", "host", "pid", "agents", "kinds", "busy", "seen")
+    print_table(rows, *columns, empty="no workers")
+
+
+@click.command()
+@json_option
+def status(as_json: bool) -> None:
+    """Show the whole queue: jobs by agent and state, workers, and who waits for what."""
+    with opened() as queue:
+        counts = queue.select(
+            "select agent, state, jobs, longest_wait from moonmind_queue.queue_status"
+            " order by agent, state"
+        )
+        alive = queue.select(
+            "select status, count(*) as workers from moonmind_queue.worker_overview"
+            " where status <> 'stopped' group by status order by status"
+        )
+        blocked = queue.select(
+            "select id, name, state, reason from moonmind_queue.blocked_job order by id limit 20"
+        )
+    if as_json:
+        print_json({"jobs": counts, "workers": alive, "blocked": blocked})
+        return
+    print_table(counts, "agent", "state", "jobs", "longest_wait", empty="no jobs")
+    click.echo("workers: " + (", ".join(f"{w['workers']} {w['status']}" for w in alive) or "none"))
+    if blocked:
+        click.echo()
+        print_table(blocked, "id", "name", "state", "reason", empty="")

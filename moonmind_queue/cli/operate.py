@@ -1,0 +1,142 @@
+"""Commands that change the schema or step into a job's life."""
+
+import os
+import re
+from datetime import timedelta
+from typing import Any
+
+import click
+
+from moonmind_queue.cli.output import json_option, opened, print_json, print_table
+
+
+@click.command()
+@click.option("--sql", "print_only", is_flag=True, help="Print the script instead of running it.")
+def migrate(print_only: bool) -> None:
+    """Create the schema in the database, or bring it up to date.
+
+    Safe to run from many machines at once. The role needs the right to create a schema and, the
+    first time on a server, the four roles moonmind_producer, _worker, _operator and _reader.
+
+    \b
+    Examples:
+      moonmind-queue migrate
+      moonmind-queue migrate --sql > schema.sql
+    """
+    from moonmind_queue import migrate as migrations
+    from moonmind_queue.settings import DatabaseSettings
+
+    if print_only:
+        migrations.print_sql()
+        return
+    dsn = DatabaseSettings.load().database_url
+    before = migrations.current(dsn)
+    migrations.upgrade(dsn)
+    after = migrations.current(dsn)
+    click.echo(
+        f"the schema is at revision {after} already"
+        if before == after
+        else f"the schema is at revision {after} now; it was {before or 'not there'}"
+    )
+
+
+@click.command()
+@click.argument("job", type=int)
+@click.option("--reason", help="Kept with the job and its history.")
+@json_option
+def cancel(job: int, reason: str | None, as_json: bool) -> None:
+    """Cancel a job; one that runs is stopped by its worker.
+
+    \b
+    Example:
+      moonmind-queue cancel 7 --reason "wrong branch"
+    """
+    with opened() as queue:
+        state = queue.cancel(job, reason)
+    told = f"{state}; its worker has been told to stop" if not state.final else state
+    _say(job, told, {"id": job, "state": state}, as_json=as_json)
+
+
+@click.command()
+@click.argument("job", type=int)
+@json_option
+def retry(job: int, as_json: bool) -> None:
+    """Let a job that has ended or is blocked run again, or one that rests run now.
+
+    \b
+    Example:
+      moonmind-queue retry 7
+    """
+    with opened() as queue:
+        state = queue.retry(job)
+    _say(job, state, {"id": job, "state": state}, as_json=as_json)
+
+
+@click.command()
+@click.argument("job", type=int)
+@click.option("--force", is_flag=True, help="Even while its worker is alive.")
+@json_option
+def unlock(job: int, force: bool, as_json: bool) -> None:
+    """Take a job away from a worker that is gone, before its lease ends.
+
+    \b
+    Example:
+      moonmind-queue unlock 7
+    """
+    with opened() as queue:
+        state = queue.unlock(job, force=force)
+    _say(job, state, {"id": job, "state": state}, as_json=as_json)
+
+
+@click.command()
+@click.option("--older-than", metavar="AGE", required=True, help="Such as 30d, 12h or 90m.")
+@json_option
+def prune(older_than: str, as_json: bool) -> None:
+    """Delete jobs that ended longer ago, with their history and artifacts.
+
+    A job that another one still needs stays until that is gone too.
+
+    \b
+    Example:
+      moonmind-queue prune --older-than 30d
+    """
+    age = _age(older_than)
+    total = 0
+    with opened() as queue:
+        while deleted := queue.prune(age):
+            total += deleted
+            click.echo(f"\r{total} jobs deleted", nl=False, err=True)
+    if total:
+        click.echo(err=True)
+    if as_json:
+        print_json({"deleted": total})
+    else:
+        click.echo(f"{total} jobs deleted that ended more than {older_than} ago")
+
+
+@click.command()
+@json_option
+def settings(as_json: bool) -> None:
+    """Print every setting with its value and where that comes from; secrets are masked."""
+    from moonmind_queue.settings import describe
+
+    rows: list[dict[str, Any]] = describe(os.environ)
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(rows, "variable", "value", "source", "default", empty="no settings")
+
+
+def _say(job: int, told: str, record: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(record)
+    else:
+        click.echo(f"job {job} is {told}")
+
+
+def _age(text: str) -> timedelta:
+    units = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
+    match = re.fullmatch(r"(\d+)\s*([dhms])", text.strip())
+    if not match:
+        raise click.UsageError(f"--older-than {text!r} is not an age such as 30d, 12h or 90m")
+    return timedelta(**{units[match[2]]: int(match[1])})

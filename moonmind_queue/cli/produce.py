@@ -1,0 +1,103 @@
+"""The command that adds work."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from moonmind_queue.cli.output import json_option, opened, print_json
+
+
+@click.command(no_args_is_help=True)
+@click.argument("kind", required=False)
+@click.option("--type", "kind_option", metavar="KIND", help="The kind, as an option.")
+@click.option("--payload", metavar="JSON", help="The payload, a JSON object.")
+@click.option(
+    "--payload-file",
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+    help="A file with the payload; - is standard input.",
+)
+@click.option("--repo", help="codex_exec: owner/repo, https://host/path or git@host:path.")
+@click.option("--instruction", help="codex_exec: what the agent is to do.")
+@click.option("--ref", help="codex_exec: branch, tag or commit (default: the remote's default).")
+@click.option("--agent", default="codex", show_default=True, help="Who is to do it.")
+@click.option("--name", help="What people call the job.")
+@click.option("--key", help="Enqueue at most once: a second job with the key is the first.")
+@click.option(
+    "--after", type=int, multiple=True, metavar="ID", help="Wait for this job to succeed."
+)
+@click.option("--priority", type=int, default=0, show_default=True, help="Higher runs first.")
+@click.option(
+    "--run-at", metavar="TIME", help="Not before this ISO instant; UTC without an offset."
+)
+@click.option("--max-attempts", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option("--capability", multiple=True, metavar="NAME", help="Only workers that offer it.")
+@json_option
+def enqueue(
+    kind: str | None,
+    kind_option: str | None,
+    payload: str | None,
+    payload_file: Path | None,
+    repo: str | None,
+    instruction: str | None,
+    ref: str | None,
+    run_at: str | None,
+    capability: tuple[str, ...],
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Add a job of KIND and print its id.
+
+    \b
+    Examples:
+      moonmind-queue enqueue noop
+      moonmind-queue enqueue codex_exec --repo acme/site --instruction "Fix the failing test"
+      moonmind-queue enqueue noop --after 1 --payload '{"seconds": 5}'
+    """
+    from moonmind_queue import executors
+
+    kind = kind or kind_option
+    if not kind:
+        raise click.UsageError(f"Which KIND? Installed: {', '.join(executors.kinds())}")
+    executors.find(kind)  # a misspelt kind would wait for ever
+    body = _read_payload(payload, payload_file)
+    given = {"repository": repo, "instruction": instruction, "ref": ref}
+    body |= {field: value for field, value in given.items() if value is not None}
+    with opened() as queue:
+        job = queue.enqueue(kind, body, run_at=_instant(run_at), capabilities=capability, **options)
+        state = queue.get(job).state
+    if as_json:
+        print_json({"id": job, "state": state})
+    else:
+        click.echo(f"job {job} is {state}")
+
+
+def _read_payload(text: str | None, file: Path | None) -> dict[str, Any]:
+    if text is not None and file is not None:
+        raise click.UsageError("Give --payload or --payload-file, not both.")
+    if file is not None:
+        with click.open_file(str(file), encoding="utf-8") as stream:
+            text = stream.read()
+    if text is None:
+        return {}
+    try:
+        payload = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise click.UsageError(f"The payload is not JSON: {error}") from None
+    if not isinstance(payload, dict):
+        raise click.UsageError("The payload is not a JSON object.")
+    return payload
+
+
+def _instant(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.UsageError(
+            f"--run-at {text!r} is not an ISO instant, such as 2030-01-31T08:00+01:00"
+        ) from None
+    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
