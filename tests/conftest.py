@@ -1,0 +1,167 @@
+"""Databases for tests, on the server that ``tools/test_server.py`` chooses.
+
+``db``     a connection whose work is rolled back: for all that one session can show.
+``fresh``  the DSN of a database of its own: for commits, notifications, several sessions, the
+           worker and the command line.
+``clock``  moves the queue's time in ``db``; :func:`clock_of` does so in any other test database.
+
+In test databases ``_now()`` reads a table instead of the wall clock; nothing in the package can.
+"""
+
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+import test_server
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.sql import SQL, Identifier
+
+from moonmind_queue import Queue, migrate
+
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+MOVABLE_CLOCK = """
+create schema moonmind_queue_test;
+create table moonmind_queue_test.clock (frozen_at timestamptz, shift interval not null default '0');
+insert into moonmind_queue_test.clock default values;
+create or replace function moonmind_queue._now() returns timestamptz
+language sql security definer set search_path = moonmind_queue, pg_temp
+as $$ select coalesce(frozen_at, clock_timestamp() + shift) from moonmind_queue_test.clock $$;
+"""
+
+SERVER = pytest.StashKey[test_server.Server]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Start the server and say which one it is on the first line of the output."""
+    if not session.config.option.collectonly:
+        session.config.stash[SERVER] = server = test_server.start()
+        session.config.get_terminal_writer().line(server.title)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """End the server that was started."""
+    if server := session.config.stash.get(SERVER, None):
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def server(pytestconfig: pytest.Config) -> str:
+    """The DSN of a superuser on the server under test."""
+    return pytestconfig.stash[SERVER].dsn
+
+
+@pytest.fixture(scope="session")
+def create_database(server: str) -> Iterator[Callable[..., str]]:
+    """Create a database, optionally from a template, and return its DSN; all are dropped."""
+    made: list[str] = []
+    with psycopg.connect(server, autocommit=True) as admin:
+
+        def create(template: str = "template0") -> str:
+            name = f"mq_{uuid.uuid4().hex[:12]}"
+            admin.execute(
+                SQL("create database {} template {}").format(Identifier(name), Identifier(template))
+            )
+            made.append(name)
+            return make_conninfo(server, dbname=name)
+
+        yield create
+        for name in made:
+            admin.execute(SQL("drop database if exists {} with (force)").format(Identifier(name)))
+
+
+@pytest.fixture(scope="session")
+def migrated(create_database: Callable[..., str]) -> str:
+    """The DSN of a database as the migrations leave it; nothing is ever written to it."""
+    dsn = create_database()
+    migrate.upgrade(dsn)
+    return dsn
+
+
+@pytest.fixture(scope="session")
+def template(create_database: Callable[..., str], migrated: str) -> str:
+    """The name of a migrated database with a movable clock, to clone from."""
+    dsn = create_database(conninfo_to_dict(migrated)["dbname"])
+    with psycopg.connect(dsn) as connection:
+        connection.execute(MOVABLE_CLOCK)
+    return str(conninfo_to_dict(dsn)["dbname"])
+
+
+@pytest.fixture
+def fresh(create_database: Callable[..., str], template: str, server: str) -> Iterator[str]:
+    """The DSN of a queue that no other test sees; its clock runs."""
+    dsn = create_database(template)
+    yield dsn
+    with psycopg.connect(server, autocommit=True) as admin:
+        name = Identifier(str(conninfo_to_dict(dsn)["dbname"]))
+        admin.execute(SQL("drop database if exists {} with (force)").format(name))
+
+
+@pytest.fixture(scope="session")
+def shared(create_database: Callable[..., str], template: str) -> str:
+    """The database behind ``db``; nothing is ever committed to it."""
+    return create_database(template)
+
+
+@pytest.fixture
+def db(shared: str) -> Iterator[psycopg.Connection]:
+    """A connection whose work is rolled back."""
+    with psycopg.connect(shared) as connection:
+        yield connection
+        connection.rollback()
+
+
+@pytest.fixture
+def queue(db: psycopg.Connection) -> Queue:
+    """A client over ``db``."""
+    return Queue(db)
+
+
+class Clock:
+    """Moves the queue's time, for every session that sees this connection's work."""
+
+    def __init__(self, connection: psycopg.Connection) -> None:
+        self._connection = connection
+
+    @property
+    def now(self) -> datetime:
+        """What the queue takes for the time."""
+        row = self._connection.execute("select moonmind_queue._now()").fetchone()
+        assert row
+        return row[0].astimezone(UTC)
+
+    def freeze(self, at: datetime = EPOCH) -> None:
+        """Let time stand still."""
+        self._connection.execute("update moonmind_queue_test.clock set frozen_at = %s", [at])
+
+    def advance(self, by: timedelta) -> None:
+        """Move time forward; a running clock goes on from there."""
+        self._connection.execute(
+            "update moonmind_queue_test.clock set frozen_at = frozen_at + %s, shift = shift + %s",
+            [by, by],
+        )
+
+
+@pytest.fixture
+def clock(db: psycopg.Connection) -> Clock:
+    """The clock of ``db``, standing at 2026-01-01T00:00Z."""
+    clock = Clock(db)
+    clock.freeze()
+    return clock
+
+
+@pytest.fixture
+def clock_of() -> Iterator[Callable[[str], Clock]]:
+    """Make the running clock of a database of its own; what it does is committed at once."""
+    connections = []
+
+    def make(dsn: str) -> Clock:
+        connections.append(psycopg.connect(dsn, autocommit=True))
+        return Clock(connections[-1])
+
+    yield make
+    for connection in connections:
+        connection.close()

@@ -1,0 +1,94 @@
+"""Workers in threads and processes, for tests of what they do to a real database."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from moonmind_queue import Executor, Worker
+from moonmind_queue.executors.noop import Noop
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def look(fresh: str) -> Iterator[Callable[..., list[Any]]]:
+    """Query the database of this test: one column gives a list of values."""
+    with psycopg.connect(fresh, autocommit=True) as connection:
+
+        def run(query: str, *values: Any) -> list[Any]:
+            rows = connection.execute(query, values).fetchall()
+            return [row[0] if len(row) == 1 else row for row in rows]
+
+        yield run
+
+
+@pytest.fixture
+def listening(look) -> Callable[[], bool]:
+    """Say whether a worker of this database listens and waits."""
+    return lambda: bool(
+        look(
+            "select 1 from pg_stat_activity where datname = current_database()"
+            " and query = 'listen moonmind_queue_control' and state = 'idle'"
+        )
+    )
+
+
+@pytest.fixture
+def start(fresh: str) -> Iterator[Callable[..., Worker]]:
+    """Run workers in threads, with an hour's poll unless told otherwise; end them after."""
+    started: list[tuple[Worker, threading.Thread]] = []
+
+    def run(executors: Mapping[str, Executor] | None = None, **options: Any) -> Worker:
+        options = {"name": "w", "poll": HOUR, **options}
+        worker = Worker(fresh, executors or {"noop": Noop(0)}, **options)
+        thread = threading.Thread(target=worker.run)
+        thread.start()
+        started.append((worker, thread))
+        return worker
+
+    yield run
+    for worker, _ in started:
+        worker.stop()
+    for _, thread in started:
+        thread.join(15)
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def spawn(fresh: str, tmp_path) -> Iterator[Callable[..., "subprocess.Popen[bytes]"]]:
+    """Run ``moonmind-codex-worker --kinds noop`` as a process; kill what is left after."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def run(*arguments: str, **environment: str) -> "subprocess.Popen[bytes]":
+        with (tmp_path / f"worker-{len(started)}.log").open("wb") as log:
+            process = subprocess.Popen(
+                ["moonmind-codex-worker", "--kinds", "noop", *arguments],
+                env={
+                    **os.environ,
+                    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+                    "DATABASE_URL": fresh,
+                    "MOONMIND_WORKDIR": str(tmp_path / "work"),
+                    "MOONMIND_POLL_INTERVAL_MS": "60000",
+                    **environment,
+                },
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+        process.wait()
