@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 FOLLOW_SECONDS = 0.25
 LATE_COMMITS = timedelta(seconds=30)
+# What a line has room for; --json has everything.
+TELLING = ("attempt", "attempts", "retry_at", "exit_code", "size_bytes", "thread_id", "error")
 
 
 @click.command()
@@ -100,14 +102,16 @@ def _print_event(event: dict[str, Any], *, with_job: bool) -> None:
 
     style = {"warn": "yellow", "error": "red"}.get(event["level"], "default")
     data = event["data"] or {}
-    detail = event["message"] or " ".join(f"{key}={value}" for key, value in data.items())
+    told = event["message"] or data.get("summary", "")
+    shown = {k: v for k, v in data.items() if k in TELLING and not isinstance(v, dict | list)}
     console().print(
         Text.assemble(
             (f"{event['at'].astimezone():%H:%M:%S} ", "dim"),
             (f"{event['job_id']:>6} " if with_job else "", "bold"),
             (f"{event['type']:<16} ", EVENT_STYLES.get(event["type"], "yellow")),
             (f"{event['worker'] or '':<12} ", "dim"),
-            (detail, style),
+            (told, style),
+            (" " * bool(told) + " ".join(f"{k}={v}" for k, v in shown.items()), "dim"),
         ),
         soft_wrap=True,
     )

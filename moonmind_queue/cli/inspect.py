@@ -1,5 +1,7 @@
 """Commands that look at jobs, workers and the whole queue."""
 
+import json
+
 import click
 
 from moonmind_queue.cli.files import artifact_row
@@ -102,7 +104,6 @@ def show(job: int, as_json: bool) -> None:
     if as_json:
         print_json(row | {"artifacts": [artifact_row(each) for each in files]})
         return
-    from rich.json import JSON
     from rich.text import Text
 
     out = console()
@@ -115,9 +116,9 @@ def show(job: int, as_json: bool) -> None:
     if row["error"]:
         out.print(Text.assemble(f"{'error':>17}  ", (row["error"], "red")))
     for field in ("payload", "result"):
-        if row[field]:
-            out.print(Text(f"{field:>17}"))
-            out.print(JSON.from_data(row[field], default=str))
+        for number, (name, value) in enumerate((row[field] or {}).items()):
+            plain = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            out.print(Text(f"{field if number == 0 else '':>17}  {name}: {plain}"))
     if files:
         out.print(Text(f"{'artifacts':>17}  " + ", ".join(each.name for each in files)))
 
