@@ -11,6 +11,7 @@ In test databases ``_now()`` reads a table instead of the wall clock; nothing in
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import psycopg
 import pytest
@@ -98,6 +99,18 @@ def fresh(create_database: Callable[..., str], template: str, server: str) -> It
     with psycopg.connect(server, autocommit=True) as admin:
         name = Identifier(str(conninfo_to_dict(dsn)["dbname"]))
         admin.execute(SQL("drop database if exists {} with (force)").format(name))
+
+
+@pytest.fixture
+def look(fresh: str) -> Iterator[Callable[..., list[Any]]]:
+    """Query the database of this test: one column gives a list of values."""
+    with psycopg.connect(fresh, autocommit=True) as connection:
+
+        def run(query: str, *values: Any) -> list[Any]:
+            rows = connection.execute(query, values).fetchall()
+            return [row[0] if len(row) == 1 else row for row in rows]
+
+        yield run
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import demo
 import psycopg
 import pytest
+from git_server import GitServer
 from local_postgres import find_binaries
+from model_server import ModelServer, make_codex_home
+
+from moonmind_queue import JobState
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.M | re.S)
@@ -56,13 +61,13 @@ def forget_roles(server: str) -> Iterator[None]:
         admin.execute("drop role if exists site_ci")
 
 
-def test_commands_print_what_the_document_shows(forget_roles, environment, tmp_path):
-    """Every command of docs/sql.md runs in order on one database and prints what stands there."""
-    for command, shown in commands(ROOT / "docs" / "sql.md"):
+def check(document: str, environment: dict[str, str], directory: Path) -> None:
+    """Run a document's commands in order and compare what they print with what it shows."""
+    for command, shown in commands(ROOT / document):
         done = subprocess.run(
             ["bash", "-c", command],
             env=environment,
-            cwd=tmp_path,
+            cwd=directory,
             capture_output=True,
             text=True,
             check=False,
@@ -70,3 +75,59 @@ def test_commands_print_what_the_document_shows(forget_roles, environment, tmp_p
 
         assert done.returncode == 0, f"{command}\n{done.stderr}"
         assert plain(done.stdout + done.stderr) == plain(shown), command
+
+
+def test_the_sql_guide_shows_what_happens(forget_roles, environment, tmp_path):
+    """Every command of docs/sql.md runs in order on one database and prints what stands there."""
+    check("docs/sql.md", environment, tmp_path)
+
+
+def test_the_first_job_of_the_readme_works(environment, create_database, tmp_path):
+    """README's first job runs with the real Codex CLI; GitHub and the model are stand-ins."""
+    (tmp_path / "stage").mkdir()
+    stage = demo.Stage(tmp_path / "stage", demo.clean_environment(real=False))
+    served = demo.make_repository(stage)
+    codex = demo.find_codex(real=False)
+    with GitServer(served) as git, ModelServer(demo.SCRIPT) as model:
+        (tmp_path / ".gitconfig").write_text(
+            f'[url "{git.url("demo.git")}"]\n\tinsteadOf = https://github.com/acme/site.git\n'
+        )
+        environment |= {
+            "DATABASE_URL": create_database(),
+            "CODEX_HOME": str(make_codex_home(tmp_path / "codex", model.base_url, codex)),
+            "MOONMIND_CODEX": codex,
+        }
+        check("README.md", environment, tmp_path)
+
+
+def test_the_python_of_the_readme_works(fresh, monkeypatch, look):
+    """README's snippet enqueues two jobs, the second after the first, in one transaction."""
+    monkeypatch.setenv("DATABASE_URL", fresh)
+    [snippet] = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
+
+    exec(snippet, {})  # noqa: S102 - it is what the test is about
+
+    assert look("select name, state from moonmind_queue.job_overview order by id") == [
+        ("build", "queued"),
+        ("test", "waiting"),
+    ]
+
+
+def test_the_states_document_knows_every_state_and_event():
+    """docs/states.md names exactly the states of the model and the events that functions write."""
+    text = (ROOT / "docs" / "states.md").read_text()
+    table = text.partition("## Transitions")[2].partition("Besides these")[0]
+    own = re.search(
+        r"v_own\s+constant text\[\] := '\{(.*?)\}'", (ROOT / "sql/append_event.sql").read_text()
+    )
+    assert own
+
+    states = re.findall(r"^\| `(\w+)` \|", text, re.M)
+    events = {
+        name
+        for row in table.splitlines()[3:]
+        for name in re.findall(r"`(\w+)`", row.split("|")[4] if row.count("|") > 4 else "")
+    }
+
+    assert states == list(JobState)
+    assert events == set(own[1].split(",")) - {"artifact"}

@@ -10,25 +10,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from moonmind_queue import Executor, Worker
 from moonmind_queue.executors.noop import Noop
 
 HOUR = timedelta(hours=1)
-
-
-@pytest.fixture
-def look(fresh: str) -> Iterator[Callable[..., list[Any]]]:
-    """Query the database of this test: one column gives a list of values."""
-    with psycopg.connect(fresh, autocommit=True) as connection:
-
-        def run(query: str, *values: Any) -> list[Any]:
-            rows = connection.execute(query, values).fetchall()
-            return [row[0] if len(row) == 1 else row for row in rows]
-
-        yield run
 
 
 @pytest.fixture

@@ -1,0 +1,292 @@
+"""moonmind-queue as a user meets it: arguments, output and an exit code."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+from waiting import eventually
+
+import moonmind_queue
+from moonmind_queue.cli import cli, main
+from moonmind_queue.executors.noop import Noop
+
+ROOT = Path(__file__).parents[2]
+
+
+def _leaves(command: click.Command, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    if isinstance(command, click.Group):
+        return [x for name, c in command.commands.items() for x in _leaves(c, (*path, name))]
+    return [path]
+
+
+COMMANDS = _leaves(cli)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run(fresh, monkeypatch, capsys):
+    """Run moonmind-queue on this test's database, in this process: a start takes half a second."""
+
+    def run(*arguments: str, given: str = "", **environment: str) -> Done:
+        with monkeypatch.context() as patch:
+            for name, value in {"DATABASE_URL": fresh, **environment}.items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "argv", ["moonmind-queue", *arguments])
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given.encode())))
+            capsys.readouterr()
+            with pytest.raises(SystemExit) as ended:
+                main()
+        return Done(int(ended.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_command_explains_itself_and_stands_in_the_readme(path):
+    """--help says what a command does in a sentence; README names the command."""
+    command = cli
+    for name in path:
+        command = command.commands[name]
+
+    assert command.help
+    assert command.help[0].isupper()
+    assert f"moonmind-queue {' '.join(path)}" in (ROOT / "README.md").read_text()
+
+
+def test_enqueue_prints_the_id_and_the_state(run):
+    """A person reads a sentence, a program gets JSON."""
+    assert run("enqueue", "noop").stdout == "job 1 is queued\n"
+    assert json.loads(run("enqueue", "noop", "--after", "1", "--json").stdout) == {
+        "id": 2,
+        "state": "waiting",
+    }
+
+
+def test_enqueue_takes_the_payload_from_a_file_and_from_standard_input(run, tmp_path):
+    """--payload-file reads a file; - reads standard input."""
+    file = tmp_path / "payload.json"
+    file.write_text('{"seconds": 1}')
+
+    run("enqueue", "noop", "--payload-file", str(file))
+    run("enqueue", "noop", "--payload-file", "-", given='{"seconds": 2}')
+
+    payloads = [json.loads(run("show", job, "--json").stdout)["payload"] for job in ("1", "2")]
+    assert payloads == [{"seconds": 1}, {"seconds": 2}]
+
+
+def test_enqueue_accepts_the_specified_spelling(run):
+    """--type, --repo and --instruction make a codex_exec job, validated before it is stored."""
+    done = run(
+        *("enqueue", "--type", "codex_exec", "--repo", "acme/site"),
+        *("--instruction", "Mend it.", "--ref", "main"),
+    )
+
+    assert done.returncode == 0
+    payload = json.loads(run("show", "1", "--json").stdout)["payload"]
+    assert payload["repository"] == "acme/site"
+    assert (payload["instruction"], payload["ref"]) == ("Mend it.", "main")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("enqueue", "nope"), 2, "unknown kind 'nope'; installed: codex_exec, noop"),
+        (("enqueue",), 2, "Usage:"),
+        (("enqueue", "noop", "--payload", "{"), 2, "The payload is not JSON"),
+        (("enqueue", "noop", "--payload", "[1]"), 2, "not a JSON object"),
+        (("enqueue", "noop", "--payload", '{"seconds": -1}'), 2, "noop: seconds"),
+        (("enqueue", "codex_exec", "--repo", "acme/site"), 2, "instruction"),
+        (("enqueue", "codex_exec", "--repo", "https://u:p@h/x"), 2, "embedded credentials"),
+        (("enqueue", "noop", "--after", "99"), 1, "unknown job 99"),
+        (("enqueue", "noop", "--run-at", "tomorrow"), 2, "not an ISO instant"),
+        (("enqueue", "noop", "--max-attempts", "0"), 2, "--max-attempts"),
+        (("show", "99"), 1, "job 99 does not exist"),
+        (("events", "99"), 1, "job 99 does not exist"),
+        (("logs", "99"), 1, "job 99 does not exist"),
+        (("artifacts", "ls", "99"), 1, "job 99 does not exist"),
+        (("cancel", "99"), 1, "job 99 does not exist"),
+        (("retry", "99"), 1, "job 99 does not exist"),
+        (("unlock", "99"), 1, "job 99 does not exist"),
+        (("ls", "--state", "done"), 2, "--state 'done' is none of waiting, queued"),
+        (("prune", "--older-than", "long"), 2, "not an age such as 30d"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_is_said_in_words(run, arguments, code, message):
+    """The message names the thing and the value; the exit code tells a program what it was."""
+    done = run(*arguments)
+
+    assert done.returncode == code
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert json.loads(run("ls", "--json").stdout) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "code", "message"),
+    [
+        ("", 2, "DATABASE_URL is not set"),
+        ("hunter2secret is no dsn", 2, "DATABASE_URL is not a libpq URL or DSN"),
+        ("postgresql://u:hunter2secret@127.0.0.1:1/x", 3, "connection failed"),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_named_without_its_password(run, url, code, message):
+    """Whatever is wrong with DATABASE_URL, its value is not in the message."""
+    done = run("ls", DATABASE_URL=url)
+
+    assert done.returncode == code
+    assert message in done.stderr
+    assert "hunter2secret" not in done.stdout + done.stderr
+
+
+def test_a_wrong_password_is_said_without_showing_it(run, fresh, server):
+    """The server's refusal names the user, nothing more."""
+    with psycopg.connect(server, autocommit=True) as admin:
+        admin.execute("create role mq_test_login login password 'right'")
+    try:
+        parts = conninfo_to_dict(fresh)
+        dsn = f"postgresql://mq_test_login:hunter2secret@{parts['host']}:{parts['port']}/{parts['dbname']}"
+        done = run("ls", DATABASE_URL=dsn)
+    finally:
+        with psycopg.connect(server, autocommit=True) as admin:
+            admin.execute("drop role mq_test_login")
+
+    assert done.returncode == 3
+    assert "mq_test_login" in done.stderr
+    assert "hunter2secret" not in done.stderr
+
+
+def test_a_missing_schema_names_the_command(run, create_database):
+    """A database without the queue is not a riddle."""
+    done = run("ls", DATABASE_URL=create_database())
+
+    assert done.returncode == 3
+    assert "run: moonmind-queue migrate" in done.stderr
+
+
+def test_migrate_says_what_it_did_and_does_it_once(run, create_database):
+    """The first run makes the schema, the second finds it."""
+    dsn = create_database()
+
+    first, second = run("migrate", DATABASE_URL=dsn), run("migrate", DATABASE_URL=dsn)
+
+    assert first.stdout == "the schema is at revision 0001 now; it was not there\n"
+    assert second.stdout == "the schema is at revision 0001 already\n"
+
+
+def test_ls_filters_and_continues(run):
+    """Filters and --before give exactly the jobs asked for, newest first, without payloads."""
+    for agent in ("codex", "other", "codex"):
+        run("enqueue", "noop", "--agent", agent)
+    run("cancel", "3")
+
+    def ids(*arguments: str) -> list[int]:
+        rows = json.loads(run("ls", "--json", *arguments).stdout)
+        assert all("payload" not in row for row in rows)
+        return [row["id"] for row in rows]
+
+    assert ids() == [3, 2, 1]
+    assert ids("--agent", "codex") == [3, 1]
+    assert ids("--state", "queued", "--state", "waiting") == [2, 1]
+    assert ids("--before", "3", "--limit", "1") == [2]
+
+
+def test_events_follow_until_the_job_has_ended(run, fresh, start):
+    """events -f shows what comes and returns by itself when nothing can come any more."""
+    run("enqueue", "noop", "--payload", '{"seconds": 0.3}')
+    follower = subprocess.Popen(
+        [sys.executable, "-m", "moonmind_queue", "events", "1", "-f", "--json"],
+        env={**os.environ, "DATABASE_URL": fresh},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    start({"noop": Noop(0)})
+
+    said, _ = follower.communicate(timeout=20)
+
+    events = [json.loads(line) for line in said.splitlines()]
+    assert [event["type"] for event in events] == ["created", "claimed", "started", "completed"]
+    assert [event["seq"] for event in events] == [1, 2, 3, 4]
+
+
+def test_show_artifacts_and_logs_give_back_what_was_stored(run, fresh, tmp_path):
+    """An artifact comes out as it went in: to standard output, to a file, as the log."""
+    with moonmind_queue.connect(fresh) as queue:
+        queue.enqueue("noop")
+        [job] = queue.claim("w", start=True)
+        queue.put_artifact(job, "logs/run.log", b"line\n", "text/plain")
+        queue.put_artifact(job, "data.bin", bytes(range(256)))
+        queue.complete(job, {"answer": 42})
+    target = tmp_path / "copy.bin"
+
+    listed = json.loads(run("artifacts", "ls", "1", "--json").stdout)
+    run("artifacts", "get", "1", "data.bin", "-o", str(target))
+
+    assert [each["name"] for each in listed] == ["data.bin", "logs/run.log"]
+    assert target.read_bytes() == bytes(range(256))
+    assert run("logs", "1").stdout == "line\n"
+    assert run("artifacts", "get", "1", "logs/run.log").stdout == "line\n"
+    assert "answer: 42" in run("show", "1").stdout
+    missing = run("artifacts", "get", "1", "other.txt")
+    assert missing.returncode == 1
+    assert "it has: data.bin, logs/run.log" in missing.stderr
+
+
+def test_cancel_retry_and_unlock_say_the_new_state(run, fresh):
+    """Each act answers with where the job stands now."""
+    run("enqueue", "noop")
+
+    assert run("cancel", "1").stdout == "job 1 is cancelled\n"
+    assert run("retry", "1").stdout == "job 1 is queued\n"
+    with moonmind_queue.connect(fresh) as queue:
+        queue.claim("w")
+    assert run("cancel", "1").stdout == "job 1 is claimed; its worker has been told to stop\n"
+    assert json.loads(run("unlock", "1", "--json").stdout) == {"id": 1, "state": "cancelled"}
+    assert (
+        run("prune", "--older-than", "0s").stdout == "1 jobs deleted that ended more than 0s ago\n"
+    )
+
+
+def test_status_and_workers_show_the_whole(run, look, start):
+    """Counts by agent and state, live workers, and the reason why a job waits."""
+    run("enqueue", "noop", "--agent", "nobody")
+    run("enqueue", "noop", "--after", "1")
+    start(name="seen", agents=["codex"])
+    eventually(lambda: look("select 1 from moonmind_queue.worker"))
+
+    status = json.loads(run("status", "--json").stdout)
+    [worker] = json.loads(run("workers", "--json").stdout)
+
+    counts = {(row["agent"], row["state"]): row["jobs"] for row in status["jobs"]}
+    assert counts == {("nobody", "queued"): 1, ("codex", "waiting"): 1}
+    assert status["blocked"][0]["reason"] == "needs job 1, which is queued"
+    assert (worker["worker"], worker["status"]) == ("seen", "live")
+    assert "needs job 1, which is queued" in run("status").stdout
+
+
+def test_a_reader_that_leaves_early_is_no_error(fresh):
+    """`moonmind-queue … | head` prints no traceback."""
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m moonmind_queue settings | head -1"],
+        env={**os.environ, "DATABASE_URL": fresh},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.stderr == ""
