@@ -1,0 +1,205 @@
+"""The repository an attempt works on: cloned at exactly one commit, and compared with it after.
+
+The agent may do to ``repo/.git`` what it likes: set a hook, a filter or a file system monitor,
+commit, rewrite history, delete it. None of this is looked at. Before the agent comes, git's
+directory is copied (objects are hard links, so it costs little), and only the copy is used to
+compare, with an index of its own. Attributes in the tree can name filters and diff drivers, but
+not define them. Git directories that the agent made below the checkout are moved out of the way
+first: their files are in the patch, and git never runs in them. Submodules are not fetched, and
+what happens inside them is not in the patch.
+"""
+
+import json
+import os
+import re
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from moonmind_queue.codex_worker.git import Git, GitFailed
+from moonmind_queue.codex_worker.payload import CodexExecJobPayload
+from moonmind_queue.codex_worker.workspace import Workspace
+from moonmind_queue.executors import Fail
+
+_FULL_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_SHORT_COMMIT = re.compile(r"[0-9a-f]{7,64}")
+_GITLINK = b"160000 "
+_DIFF = ("diff-tree", "-r", "--no-renames", "--no-ext-diff", "--no-textconv")
+_PATCH = ("-p", "--binary", "--full-index", "--src-prefix=a/", "--dst-prefix=b/")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What differs between the base commit and the work tree; ``patch`` is empty if nothing."""
+
+    patch: Path
+    files: int
+    insertions: int
+    deletions: int
+
+    @property
+    def size(self) -> int:
+        """How many bytes the patch has."""
+        return self.patch.stat().st_size
+
+    def summary(self) -> str:
+        """Say it in words."""
+        if not self.files:
+            return "no changes"
+        plural = "" if self.files == 1 else "s"
+        return (
+            f"{self.files} file{plural} changed, +{self.insertions} \N{MINUS SIGN}{self.deletions}"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkout:
+    """A work tree and the commit it began with."""
+
+    workspace: Workspace
+    base: str
+    reused: bool
+
+    @classmethod
+    def prepare(cls, git: Git, workspace: Workspace, payload: CodexExecJobPayload) -> "Checkout":
+        """Clone what the payload names, or take the checkout of an earlier attempt if it may."""
+        record = workspace.path / "checkout.json"
+        wanted = {"repository": payload.repository, "ref": payload.ref}
+        if payload.workdir_mode == "reuse" and (base := _earlier(record, wanted)):
+            git.log(f"reusing the checkout of an earlier attempt, based on {base}")
+            return cls(workspace=workspace, base=base, reused=True)
+        for each in (workspace.repo, workspace.base):
+            shutil.rmtree(each, ignore_errors=True)
+        base = _clone(git, workspace.repo, payload.clone_url, payload.ref)
+        shutil.copytree(
+            workspace.repo / ".git", workspace.base, symlinks=True, copy_function=_link_object
+        )
+        record.write_text(json.dumps({**wanted, "base": base}))
+        return cls(workspace=workspace, base=base, reused=False)
+
+    def compare(self, git: Git, patch: Path) -> Changes:
+        """Write the patch from the base commit to the work tree as it is now."""
+        space = self.workspace
+        index = space.path / "index"
+        shutil.copyfile(space.base / "index", index)
+        here: dict[str, Any] = {"tree": (space.base, space.repo), "index": index, "quiet": True}
+        self._set_nested_aside(git, here)
+        git(space.repo, "add", "--all", **here)
+        tree = git(space.repo, "write-tree", **here).decode().strip()
+        numbers = git(space.repo, *_DIFF, "--numstat", "-z", self.base, tree, "--", **here)
+        output = f"--output={patch}"
+        git(space.repo, *_DIFF, *_PATCH, output, self.base, tree, "--", **here)
+        counts = [line.split(b"\t", 2) for line in numbers.split(b"\0") if b"\t" in line]
+        return Changes(
+            patch=patch,
+            files=len(counts),
+            insertions=sum(int(added) for added, _, _ in counts if added != b"-"),
+            deletions=sum(int(gone) for _, gone, _ in counts if gone != b"-"),
+        )
+
+    def _set_nested_aside(self, git: Git, here: dict[str, Any]) -> None:
+        """Take away the git directories of submodules and of repositories the agent made."""
+        repo = self.workspace.repo
+        staged = git(repo, "ls-files", "--stage", "-z", **here).split(b"\0")
+        nested = [line.partition(b"\t")[2] for line in staged if line.startswith(_GITLINK)]
+        self._set_aside(nested)
+        while True:  # one may hold another, which git lists only once the outer one is gone
+            others = git(repo, "ls-files", "--others", "--exclude-standard", "-z", **here)
+            if not self._set_aside([path for path in others.split(b"\0") if path.endswith(b"/")]):
+                return
+
+    def _set_aside(self, folders: list[bytes]) -> int:
+        """Move what is called ``.git`` in these folders, and say how many there were."""
+        aside = self.workspace.path / "nested"
+        aside.mkdir(exist_ok=True)
+        moved = 0
+        for folder in folders:
+            inner = self.workspace.repo / os.fsdecode(folder) / ".git"
+            if os.path.lexists(inner):  # a dangling link as well as a file or a directory
+                inner.rename(aside / uuid4().hex)
+                moved += 1
+        return moved
+
+
+def _earlier(record: Path, wanted: dict[str, Any]) -> str | None:
+    """Return the base of a checkout that an earlier attempt finished, of the same repository."""
+    with suppress(OSError, ValueError):
+        found = json.loads(record.read_text())
+        base = found.pop("base")
+        if found == wanted:
+            return str(base)
+    return None
+
+
+def _clone(git: Git, folder: Path, url: str, ref: str | None) -> str:
+    """Fetch one ref with its history, check it out, and return its commit."""
+    try:
+        # Without a template no hook of the operator's runs when the agent uses git.
+        git(folder.parent, "init", "--quiet", "--template=", "--", str(folder))
+        git(folder, "remote", "add", "--", "origin", url)
+        commit = _fetch(git, folder, ref)
+        git(folder, "checkout", "--quiet", "--detach", commit, "--")
+    except GitFailed as error:
+        raise error.outcome from None
+    return commit
+
+
+def _fetch(git: Git, folder: Path, ref: str | None) -> str:
+    """Fetch a ref and return its commit: a full commit id, a branch, a tag, then the rest."""
+    name = ref or "HEAD"
+    if not _FULL_COMMIT.fullmatch(name):
+        wanted = ("HEAD",) if name == "HEAD" else (f"refs/heads/{name}", f"refs/tags/{name}", name)
+        listing = git(folder, "ls-remote", "--symref", "--", "origin", *wanted, quiet=True)
+        found = _remote_refs(listing)
+        for each in wanted:
+            if each in found:
+                git(folder, "fetch", "--quiet", "--", "origin", _refspec(found[each]))
+                return _commit(git, folder, "FETCH_HEAD")
+        if name == "HEAD":
+            raise Fail("the repository has no default branch: it is empty, or HEAD points nowhere")
+    if not _SHORT_COMMIT.fullmatch(name):
+        raise Fail(f"ref {name!r} not found in the repository")
+    with suppress(GitFailed):  # a short id, or a server that gives out only tips
+        if _FULL_COMMIT.fullmatch(name):
+            git(folder, "fetch", "--quiet", "--", "origin", name)
+            return _commit(git, folder, name)
+    everything = "+refs/heads/*:refs/remotes/origin/*"
+    git(folder, "fetch", "--quiet", "--tags", "--", "origin", everything)
+    try:
+        return _commit(git, folder, name)
+    except GitFailed:
+        raise Fail(f"ref {name!r} not found in the repository") from None
+
+
+def _remote_refs(listing: bytes) -> dict[str, str]:
+    """Return what to fetch for each name a remote has: for HEAD the branch it stands for."""
+    found: dict[str, str] = {}
+    for line in listing.decode(errors="surrogateescape").splitlines():
+        target, _, name = line.partition("\t")
+        symbolic = target.startswith("ref: ")
+        if symbolic or name not in found:
+            found[name] = target.removeprefix("ref: ") if symbolic else name
+    return found
+
+
+def _refspec(name: str) -> str:
+    if name.startswith("refs/heads/"):
+        return f"+{name}:refs/remotes/origin/{name.removeprefix('refs/heads/')}"
+    return f"+{name}:{name}" if name.startswith("refs/tags/") else name
+
+
+def _commit(git: Git, folder: Path, name: str) -> str:
+    arguments = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+    return git(folder, *arguments).decode().strip()
+
+
+def _link_object(source: str, target: str) -> str:
+    """Copy a file of git's directory; objects never change, so a hard link will do."""
+    if f"{os.sep}objects{os.sep}" in source:
+        with suppress(OSError):
+            os.link(source, target)
+            return target
+    return shutil.copy2(source, target)

@@ -1,0 +1,99 @@
+"""The command ``moonmind-codex-worker``.
+
+Imports what it needs when it runs, so that ``--help`` is instant.
+"""
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from moonmind_queue.worker import Worker
+
+_EXAMPLES = """\b
+Examples:
+  moonmind-codex-worker                      work until stopped
+  moonmind-codex-worker --once               take at most one job, then exit
+  moonmind-codex-worker --concurrency 4      four jobs at once
+  moonmind-codex-worker --kinds noop         no Codex needed: proves the set-up
+
+\b
+DATABASE_URL says where the queue is; all other settings have defaults. The first SIGINT or
+SIGTERM hands running jobs back unharmed and exits with 0, the second ends the worker at once.
+"""
+
+
+def _words(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """Cut a comma-separated list; what says nothing, or says it twice, is dropped."""
+    words = (word.strip() for word in (value or "").split(","))
+    return tuple(dict.fromkeys(word for word in words if word))
+
+
+@click.command(epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--once", is_flag=True, help="Claim at most once, run what was claimed, and exit.")
+@click.option("--worker-id", metavar="ID", help="Name of this worker. [MOONMIND_WORKER_ID]")
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="How many jobs run at once.",
+)
+@click.option(
+    "--agents", metavar="A,B", callback=_words, help="Take jobs of these agents only. [codex]"
+)
+@click.option(
+    "--kinds",
+    metavar="A,B",
+    callback=_words,
+    help="Take jobs of these kinds only. [codex_exec,noop]",
+)
+@click.version_option(package_name="moonmind-queue", message="%(prog)s %(version)s")
+def main(
+    once: bool,
+    worker_id: str | None,
+    concurrency: int,
+    agents: tuple[str, ...],
+    kinds: tuple[str, ...],
+) -> None:
+    """Run queued codex_exec jobs with the Codex CLI of this machine."""
+    try:
+        from moonmind_queue import logs
+        from moonmind_queue.codex_worker import worker as codex_worker
+        from moonmind_queue.redact import Redactor, environment_secrets
+
+        logs.setup(redact=Redactor(environment_secrets(os.environ)).text)
+        config = codex_worker.CodexWorkerConfig.load(
+            worker_id=worker_id, agents=agents, kinds=kinds, slots=concurrency
+        )
+        codex_worker.run(config, once=once, started=_stop_on_signal)
+    except Exception as error:
+        _fail(error)
+
+
+def _stop_on_signal(worker: "Worker") -> None:
+    """Let the first signal stop the worker; the next one finds the default action again."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_DFL)
+        worker.stop()
+
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, stop)
+
+
+def _fail(error: Exception) -> None:
+    """Say in one line why there is no worker, without a secret, and exit with 1."""
+    from moonmind_queue.errors import QueueError
+    from moonmind_queue.redact import Redactor, environment_secrets
+
+    text = str(error) if isinstance(error, QueueError) else f"{type(error).__name__}: {error}"
+    text = Redactor(environment_secrets(os.environ)).text(" ".join(text.split()))
+    click.echo(f"moonmind-codex-worker failed: {text}", err=True)
+    sys.exit(1)

@@ -1,0 +1,75 @@
+"""The kind ``codex_exec``: a repository, an instruction, and what Codex makes of them.
+
+:class:`CodexExec` is what a worker sees; one attempt is a ``Run`` (``run.py``).
+"""
+
+import os
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Self
+
+from moonmind_queue.codex_worker.codex import Codex
+from moonmind_queue.codex_worker.journal import Journal
+from moonmind_queue.codex_worker.payload import CodexExecJobPayload
+from moonmind_queue.codex_worker.run import Run, WorkerExecutionResult
+from moonmind_queue.codex_worker.workspace import Workspace
+from moonmind_queue.errors import InvalidPayload
+from moonmind_queue.executors import Context, Fail, Outcome
+from moonmind_queue.model import ClaimedJob
+from moonmind_queue.redact import Redactor
+from moonmind_queue.settings import Settings
+
+__all__ = ["CodexExec", "CodexExecJobPayload", "WorkerExecutionResult"]
+
+
+class CodexExec:
+    """Lets Codex work on a checkout and keeps the difference as a patch."""
+
+    def __init__(
+        self, codex: Codex, *, workdir: Path, run_timeout: float, artifact_max_bytes: int
+    ) -> None:
+        self._codex = codex
+        self._workdir = workdir.absolute()
+        self._run_timeout = run_timeout
+        self._artifact_max_bytes = artifact_max_bytes
+
+    @classmethod
+    def validate(cls, payload: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the payload trimmed, or raise ``InvalidPayload`` that names each field."""
+        return CodexExecJobPayload.parse(payload).stored()
+
+    @classmethod
+    def configure(cls, settings: Settings) -> Self:
+        """Take the settings, and Codex's own variables from the environment."""
+        return cls(
+            Codex.configure(settings, os.environ),
+            workdir=settings.workdir,
+            run_timeout=settings.run_timeout_seconds,
+            artifact_max_bytes=settings.artifact_max_bytes,
+        )
+
+    def check(self) -> None:
+        """Raise when Codex is missing, cannot be executed or is not logged in."""
+        self._codex.check()
+
+    def run(self, job: ClaimedJob, context: Context) -> Mapping[str, Any]:
+        """Make one attempt; its directory is gone afterwards, unless the next may reuse it."""
+        try:
+            payload = CodexExecJobPayload.parse(job.payload)
+        except InvalidPayload as error:
+            raise Fail(str(error)) from None
+        reuse = payload.workdir_mode == "reuse"
+        workspace = Workspace.create(self._workdir, job.id, job.attempt, keep=reuse)
+        limit = self._artifact_max_bytes
+        keep = False
+        try:
+            redactor = Redactor(self._codex.secrets())
+            with closing(Journal(workspace.artifacts, redactor, limit, context)) as journal:
+                run = Run(payload, self._codex, workspace, journal, context, limit)
+                return run.execute(self._run_timeout)
+        except Outcome as outcome:
+            keep = reuse and not isinstance(outcome, Fail)
+            raise
+        finally:
+            workspace.close(keep=keep)

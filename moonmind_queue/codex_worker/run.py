@@ -1,0 +1,279 @@
+"""One attempt at a ``codex_exec`` job: check out, let Codex work, keep what it did.
+
+What happened is judged by the difference between base commit and work tree, not by what Codex
+says of it. What an attempt leaves is attached before its outcome reaches the queue, however it
+ends:
+
+==========================  ================================================================
+``patches/changes.patch``   base commit to work tree; ``git apply`` on the base reproduces it
+``logs/codex_exec.log``     what happened, for people
+``logs/codex_events.jsonl`` Codex's events as it printed them
+``last_message.md``         the agent's last message
+==========================  ================================================================
+
+Logs that are too large keep beginning and end. A patch is whole or it is nothing: one that
+exceeds the limit is not stored and fails the job with its size, for the patch is the product. A
+patch that cannot be stored is tried again with the job; a log that cannot is only mentioned.
+"""
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import structlog
+
+from moonmind_queue.codex_worker import failures
+from moonmind_queue.codex_worker.checkout import Changes, Checkout
+from moonmind_queue.codex_worker.codex import Codex
+from moonmind_queue.codex_worker.git import Git, GitFailed
+from moonmind_queue.codex_worker.journal import EVENTS, LOG, BoundedFile, Journal
+from moonmind_queue.codex_worker.payload import CodexExecJobPayload
+from moonmind_queue.codex_worker.transcript import Transcript
+from moonmind_queue.codex_worker.workspace import Workspace
+from moonmind_queue.errors import LeaseLost
+from moonmind_queue.executors import Context, Fail, Outcome, Retry, Stopped
+from moonmind_queue.executors.process import End, run
+
+PATCH = "patches/changes.patch"
+MESSAGE = "last_message.md"
+CONTENT_TYPES = {
+    PATCH: "text/x-diff",
+    LOG: "text/plain",
+    EVENTS: "application/x-ndjson",
+    MESSAGE: "text/markdown",
+}
+
+ERROR_LIMIT = 2000  # characters
+SUMMARY_LIMIT = 300  # characters of the agent's last message in the summary
+COMPARE_SECONDS = 120.0  # for the patch, which is wanted also when the run's own time is up
+COMPARE_SECONDS_STOPPED = 3.0  # a worker that stops has seconds, and the uploads need some
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerExecutionResult:
+    """How an attempt ended and which artifacts it left."""
+
+    status: Literal["succeeded", "failed"]
+    summary: str | None = None
+    error: str | None = None
+    artifacts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a failure that says nothing."""
+        if self.status == "failed" and not (self.error or "").strip():
+            raise ValueError("a failed result needs an error")
+
+
+class Run:
+    """The state of one attempt."""
+
+    def __init__(
+        self,
+        payload: CodexExecJobPayload,
+        codex: Codex,
+        workspace: Workspace,
+        journal: Journal,
+        context: Context,
+        artifact_max_bytes: int,
+    ) -> None:
+        self._payload = payload
+        self._codex = codex
+        self._workspace = workspace
+        self._journal = journal
+        self._context = context
+        self._limit = artifact_max_bytes
+        self._transcript = Transcript(journal, workspace.repo)
+        self._facts: dict[str, Any] = {}
+        self._message: str | None = None
+
+    def execute(self, seconds: float) -> dict[str, Any]:
+        """Do the work and return the job's result, or raise the outcome."""
+        git = Git(
+            environ=self._codex.environ,
+            log=self._journal.log,
+            stop=self._context.stop,
+            deadline=time.monotonic() + seconds,
+        )
+        failure: Outcome | None = None
+        changes: Changes | None = None
+        checkout: Checkout | None = None
+        try:
+            checkout = self._check_out(git)
+            self._run_codex(git.deadline, seconds)
+        except Exception as error:
+            failure = _outcome(error)
+        if checkout is not None:
+            try:
+                changes = self._compare(checkout, git)
+            except Exception as error:
+                failure = _add(failure, _outcome(error))
+        result, failure = self._attach(changes, failure)
+        if failure is not None:
+            failure.args = (result.error,)
+            raise failure
+        return {
+            "status": result.status,
+            "summary": result.summary,
+            **self._facts,
+            "artifacts": list(result.artifacts),
+        }
+
+    def _check_out(self, git: Git) -> Checkout:
+        checkout = Checkout.prepare(git, self._workspace, self._payload)
+        self._facts["base_commit"] = checkout.base
+        self._journal.progress(
+            f"checked out {self._payload.ref or 'the default branch'} at {checkout.base[:12]}",
+            {"base_commit": checkout.base, "reused": checkout.reused},
+        )
+        return checkout
+
+    def _run_codex(self, deadline: float, seconds: float) -> None:
+        """Run Codex to its end; raises the outcome of a run that did not end well."""
+        space, options = self._workspace, self._payload.codex
+        program = self._codex.find()
+        model = options.model or self._codex.model
+        self._facts |= {"codex_version": self._codex.version(program), "model": model}
+        argv = self._codex.command(
+            program, space.repo, space.tmp / "home", options.model, options.effort
+        )
+        self._journal.log(f"$ {' '.join(['codex', *argv[1:]])} < instruction")
+        self._journal.progress(
+            "codex started", {"version": self._facts["codex_version"], "model": model}
+        )
+        ended = run(
+            argv,
+            cwd=space.repo,
+            env=self._codex.environment(space.home, space.tmp),
+            stdin=self._payload.instruction.encode(),
+            stdout=self._transcript.stdout,
+            stderr=self._transcript.stderr,
+            stop=self._context.stop,
+            timeout=max(0.0, deadline - time.monotonic()),
+            markers=self._transcript.markers,
+        )
+        transcript = self._transcript
+        self._facts |= {
+            "exit_code": ended.returncode,
+            "thread_id": transcript.thread_id,
+            "usage": transcript.usage,
+        }
+        self._message = transcript.last_message
+        if ended.end is End.STOPPED:
+            raise Stopped("stopped while codex was running")
+        if ended.end is End.TIMEOUT:
+            raise Retry(f"run exceeded {seconds:g} s")
+        if ended.returncode:
+            raise failures.outcome(ended.returncode, transcript.error or transcript.complaint or "")
+
+    def _compare(self, checkout: Checkout, git: Git) -> Changes | None:
+        """Make the patch; raises when there is one that cannot be kept."""
+        stopping = self._context.stop.is_set()
+        patience = COMPARE_SECONDS_STOPPED if stopping else COMPARE_SECONDS
+        path = self._workspace.artifacts / PATCH
+        path.parent.mkdir()
+        try:
+            changes = checkout.compare(
+                replace(git, stop=None, deadline=time.monotonic() + patience), path
+            )
+        except GitFailed as error:
+            path.unlink(missing_ok=True)
+            raise Retry(f"the patch could not be made: {error}") from None
+        size = changes.size
+        self._facts["patch"] = {
+            "files": changes.files,
+            "insertions": changes.insertions,
+            "deletions": changes.deletions,
+            "bytes": size,
+        }
+        self._journal.log(changes.summary())
+        self._journal.progress(changes.summary(), self._facts["patch"])
+        if size > self._limit:
+            path.unlink()
+            raise Fail(
+                f"the patch was not kept: it has {size} bytes, more than the {self._limit} of "
+                f"MOONMIND_ARTIFACT_MAX_BYTES ({changes.summary()})"
+            )
+        self._redact_patch(path)
+        return changes
+
+    def _redact_patch(self, path: Path) -> None:
+        """Take the worker's secrets out of added lines, so that the patch still applies.
+
+        Other lines are the repository's own, and so is what only looks like a token.
+        """
+        lines = path.read_bytes().split(b"\n")
+        redacted = [
+            self._journal.redactor.exact(line)
+            if line.startswith(b"+") and not line.startswith(b"+++ ")
+            else line
+            for line in lines
+        ]
+        if redacted != lines:
+            path.write_bytes(b"\n".join(redacted))
+            self._facts["patch"] |= {"bytes": path.stat().st_size, "redacted": True}
+            self._journal.progress("secrets were taken out of the patch", level="warn")
+
+    def _attach(
+        self, changes: Changes | None, failure: Outcome | None
+    ) -> tuple[WorkerExecutionResult, Outcome | None]:
+        """Store what there is; what cannot be stored never hides why the run failed."""
+        summary = self._summary(changes)
+        self._journal.log(f"{type(failure).__name__.lower()}: {failure}" if failure else summary)
+        self._journal.close()
+        self._write_message()
+        attached: list[str] = []
+        for name, content_type in CONTENT_TYPES.items():
+            path = self._workspace.artifacts / name
+            if not path.is_file() or not path.stat().st_size:
+                continue
+            try:
+                self._context.attach(name, path, content_type)
+                attached.append(name)
+            except LeaseLost:
+                if failure is None:
+                    raise
+                break
+            except Exception as refusal:
+                reason = f"{name} could not be stored: {refusal}"
+                _log.warning("codex_exec.artifact_lost", name=name, error=str(refusal))
+                self._facts.setdefault("warnings", []).append(self._journal.shorten(reason))
+                if name == PATCH and failure is None:
+                    failure = Retry(reason)
+        error = self._journal.shorten(str(failure), ERROR_LIMIT) if failure else None
+        return WorkerExecutionResult(
+            status="failed" if failure else "succeeded",
+            summary=None if failure else summary,
+            error=error,
+            artifacts=tuple(attached),
+        ), failure
+
+    def _summary(self, changes: Changes | None) -> str:
+        summary = f"codex_exec completed: {changes.summary() if changes else 'no changes'}"
+        if self._message and (said := self._journal.shorten(self._message, SUMMARY_LIMIT)):
+            summary += f"; {said}"
+        return summary
+
+    def _write_message(self) -> None:
+        if self._message:
+            file = BoundedFile(self._workspace.artifacts / MESSAGE, self._limit)
+            file.write(self._journal.redactor.text(self._message).encode(errors="replace"))
+            file.close()
+
+
+def _outcome(error: Exception) -> Outcome:
+    """Return what an exception means: what was not foreseen is worth another attempt."""
+    if isinstance(error, Outcome):
+        return error
+    _log.warning("codex_exec.raised", exc_info=error)
+    return Retry(f"{type(error).__name__}: {error}")
+
+
+def _add(failure: Outcome | None, other: Outcome) -> Outcome:
+    """Keep the first failure and say the second as well."""
+    if failure is None:
+        return other
+    failure.args = (f"{failure}; {other}",)
+    return failure

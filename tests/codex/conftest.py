@@ -1,0 +1,207 @@
+"""A bench for ``codex_exec``: the real Codex and the real git, with servers of their own.
+
+The context is made by hand; it stands for the worker, so no database is needed here.
+"""
+
+import os
+import subprocess
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from codex_cli_bin import bundled_codex_path
+from git_server import GitServer
+from model_server import MODEL, ModelServer, Script, make_codex_home
+
+from moonmind_queue.codex_worker.codex import Codex
+from moonmind_queue.codex_worker.handlers import CodexExec
+from moonmind_queue.executors import Outcome
+from moonmind_queue.model import ClaimedJob
+
+LIMIT = 10 * 1024 * 1024
+GIT = ("git", "-c", "user.name=Ada", "-c", "user.email=ada@example.org")
+
+
+@dataclass
+class Recorder:
+    """A context that keeps what it is given; ``refuse`` are names of artifacts it will not take."""
+
+    stop: threading.Event = field(default_factory=threading.Event)
+    events: list[tuple[str, str, Any]] = field(default_factory=list)
+    files: dict[str, bytes] = field(default_factory=dict)
+    refuse: dict[str, Exception] = field(default_factory=dict)
+    on_progress: Callable[[str], None] = lambda _: None
+
+    def progress(
+        self, message: str, data: Mapping[str, Any] | None = None, *, level: str = "info"
+    ) -> None:
+        """Keep an event."""
+        self.events.append((level, message, data))
+        self.on_progress(message)
+
+    def attach(self, name: str, source: Path | bytes, content_type: str = "") -> None:
+        """Keep a file's bytes, or refuse it."""
+        if name in self.refuse:
+            raise self.refuse[name]
+        self.files[name] = source.read_bytes() if isinstance(source, Path) else source
+
+    @property
+    def log(self) -> str:
+        """The log for people."""
+        return self.files["logs/codex_exec.log"].decode()
+
+    @property
+    def patch(self) -> bytes:
+        """The patch."""
+        return self.files["patches/changes.patch"]
+
+    def everything(self) -> str:
+        """All that would leave the machine."""
+        return repr(self.events) + b"".join(self.files.values()).decode(errors="replace")
+
+
+@dataclass
+class Ended:
+    """How a run ended: with a result, or with the outcome that was raised."""
+
+    result: Mapping[str, Any] | None
+    outcome: Outcome | None
+    context: Recorder
+
+
+@dataclass
+class Bench:
+    """Everything around one executor."""
+
+    folder: Path
+    git: GitServer
+    environ: dict[str, str]
+
+    def run(
+        self,
+        script: Script,
+        payload: Mapping[str, Any] | None = None,
+        *,
+        context: Recorder | None = None,
+        attempt: int = 1,
+        timeout: float = 60,
+        limit: int = LIMIT,
+        sandbox: Any = "workspace-write",
+    ) -> Ended:
+        """Run a job to its end against a scripted model."""
+        context = context or Recorder()
+        with ModelServer(script) as model:
+            home = make_codex_home(
+                self.folder / f"codex-{uuid.uuid4().hex}", model.base_url, bundled_codex_path()
+            )
+            executor = CodexExec(
+                Codex(
+                    environ=self.environ | {"CODEX_HOME": str(home)},
+                    program=None,
+                    sandbox=sandbox,
+                    model=MODEL,
+                    effort=None,
+                ),
+                workdir=self.workdir,
+                run_timeout=timeout,
+                artifact_max_bytes=limit,
+            )
+            job = make_job(self.payload(**(payload or {})), attempt=attempt)
+            try:
+                return Ended(executor.run(job, context), None, context)
+            except Outcome as outcome:
+                return Ended(None, outcome, context)
+
+    @property
+    def workdir(self) -> Path:
+        """Where the executor works."""
+        return self.folder / "work"
+
+    def payload(self, **more: Any) -> dict[str, Any]:
+        """Return a payload for the demo repository."""
+        return {"repository": self.git.url("demo.git"), "instruction": "Do it."} | more
+
+
+def make_job(payload: dict[str, Any], *, attempt: int = 1) -> ClaimedJob:
+    """Return a job as a claim does."""
+    return ClaimedJob(
+        id=7,
+        kind="codex_exec",
+        agent="codex",
+        name=None,
+        key=None,
+        payload=payload,
+        priority=0,
+        attempt=attempt,
+        max_attempts=3,
+        token=11,
+        expires_at=datetime.now(UTC),
+    )
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Path:
+    """The root of a git server with ``demo.git``: two branches, two tags and some files."""
+    source, root = tmp_path / "source", tmp_path / "served"
+    (source / "src").mkdir(parents=True)
+    (source / "README.md").write_text("Demo\n")
+    (source / "run.sh").write_text("#!/bin/sh\n")
+    (source / "run.sh").chmod(0o755)
+    (source / "src" / "gone.txt").write_text("to be deleted\n")
+    (source / ".gitignore").write_text("*.log\n")
+
+    def git(*arguments: str) -> None:
+        subprocess.run([*GIT, *arguments], cwd=source, check=True, capture_output=True)
+
+    git("init", "-q", "-b", "trunk")
+    git("add", "-A")
+    git("commit", "-qm", "first")
+    git("tag", "v1")
+    git("checkout", "-qb", "topic/one")
+    (source / "topic.txt").write_text("topic\n")
+    git("add", "-A")
+    git("commit", "-qm", "second")
+    git("tag", "-a", "v2", "-m", "annotated")
+    git("checkout", "-q", "trunk")
+    git("clone", "-q", "--bare", ".", str(root / "demo.git"))
+    git("init", "-q", "--bare", str(root / "empty.git"))
+    return root
+
+
+@pytest.fixture
+def remote(demo: Path) -> Iterator[GitServer]:
+    """A git server with the demo repository."""
+    with GitServer(demo) as server:
+        yield server
+
+
+@pytest.fixture
+def bench(tmp_path: Path, remote: GitServer) -> Bench:
+    """An executor's surroundings, with a worker's environment full of secrets."""
+    environ = {
+        "PATH": os.environ["PATH"],
+        "HOME": os.environ["HOME"],
+        "DATABASE_URL": "postgresql://worker:hunter2hunter2@db.example.org/queue",
+        "PGPASSWORD": "pg-password-of-the-worker",
+        "PGHOST": "db.example.org",
+        "GITHUB_TOKEN": "ghp_" + "A1b2C3d4" * 5,
+        "OPENAI_API_KEY": "sk-" + "unused0key" * 3,
+    }
+    return Bench(tmp_path, remote, environ)
+
+
+@pytest.fixture
+def job() -> Callable[..., ClaimedJob]:
+    """Make a claimed job from a payload."""
+    return make_job
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    """A context made by hand."""
+    return Recorder()
