@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection
 import psycopg
 import structlog
 
+from moonmind_queue._connection import open_connection
 from moonmind_queue.errors import QueueError
-from moonmind_queue.queue import open_connection
 
 log = structlog.get_logger()
 

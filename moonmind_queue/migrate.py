@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from moonmind_queue.errors import NotAllowed, SchemaMismatch, from_connecting, from_postgres
+from moonmind_queue._connection import open_connection
+from moonmind_queue.errors import NotAllowed, SchemaMismatch, from_postgres
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 # there that goes stale, and this never sees it.
 _PACKAGED = Path(__file__).parent / "migrations"
 _CHECKOUT = Path(__file__).parent.parent / "migrations"
-CONNECT_TIMEOUT = 10
 
 
 def upgrade(dsn: str, revision: str = "head") -> None:
@@ -67,11 +67,7 @@ def head() -> str:
 def current(dsn: str) -> str | None:
     """Return the revision of the database, or ``None`` when it has no queue."""
     try:
-        connection = psycopg.connect(dsn, connect_timeout=CONNECT_TIMEOUT)
-    except psycopg.Error as error:
-        raise from_connecting(error) from error
-    try:
-        with connection:
+        with open_connection(dsn, application_name="moonmind-queue migrate") as connection:
             return _current(connection)
     except psycopg.Error as error:
         raise from_postgres(error) from error

@@ -7,23 +7,20 @@ enqueued on your connection exists exactly when your transaction commits. The ru
 """
 
 import hashlib
-import json
-import os
-import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from datetime import datetime, timedelta
-from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, LiteralString, TypeVar
 
 import psycopg
 from psycopg.rows import class_row, dict_row, tuple_row
 from psycopg.sql import SQL, Composable, Composed, Identifier, Placeholder
-from psycopg.types.json import Jsonb
 
 from moonmind_queue import errors, executors
+from moonmind_queue._connection import open_connection
+from moonmind_queue._values import opened, storable, to_json
 from moonmind_queue.model import Artifact, ClaimedJob, Event, Job, JobState, Reclaimed, Renewal
 
 if TYPE_CHECKING:
@@ -67,7 +64,7 @@ class Queue:
             self._value(
                 "enqueue",
                 kind=kind,
-                payload=_json(_checked(kind, payload or {})),
+                payload=to_json(_checked(kind, payload or {})),
                 agent=agent,
                 name=name,
                 key=key,
@@ -92,9 +89,7 @@ class Queue:
             for job in jobs
         ]
         with self._cursor() as cursor:
-            cursor.execute(
-                "select * from moonmind_queue.enqueue_many(%s)", [Jsonb(_clean(checked), _dumps)]
-            )
+            cursor.execute("select * from moonmind_queue.enqueue_many(%s)", [to_json(checked)])
             return [row[0] for row in cursor.fetchall()]
 
     # --- hold a lease ----------------------------------------------------------------------
@@ -139,7 +134,7 @@ class Queue:
 
     def complete(self, job: ClaimedJob, result: Mapping[str, Any] | None = None) -> None:
         """End the job well; raises ``LeaseLost`` when it is no longer held."""
-        self._value("complete", job_id=job.id, token=job.token, result=_json(result or {}))
+        self._value("complete", job_id=job.id, token=job.token, result=to_json(result or {}))
 
     def complete_many(
         self, results: Sequence[tuple[ClaimedJob, Mapping[str, Any]]]
@@ -151,7 +146,7 @@ class Queue:
                 [
                     [job.id for job, _ in results],
                     [job.token for job, _ in results],
-                    [_json(result) for _, result in results],
+                    [to_json(result) for _, result in results],
                 ],
             )
             return {job_id: JobState(state) for job_id, state in cursor.fetchall()}
@@ -170,7 +165,7 @@ class Queue:
                 "fail",
                 job_id=job.id,
                 token=job.token,
-                error=_clean(error),
+                error=storable(error),
                 outcome=outcome,
                 retry_in=retry_in,
             )
@@ -196,9 +191,9 @@ class Queue:
                 job_id=job.id,
                 token=job.token,
                 type=type,
-                message=_clean(message),
+                message=storable(message),
                 level=level,
-                data=None if data is None else _json(data),
+                data=None if data is None else to_json(data),
             )
         )
 
@@ -217,7 +212,7 @@ class Queue:
         ``InvalidArgument`` for an unsafe name, one that is taken by other bytes, or a source
         that is not a regular file (a link is refused).
         """
-        with _opened(source) as (stream, size):
+        with opened(source) as (stream, size):
             if max_bytes is not None and size > max_bytes:
                 raise errors.ArtifactTooLarge(
                     f"artifact {name!r} has {size} bytes, {max_bytes} are allowed"
@@ -399,30 +394,6 @@ def connect(dsn: str, *, application_name: str = SCHEMA) -> Iterator[Queue]:
         yield Queue(connection)
 
 
-@contextmanager
-def open_connection(dsn: str, *, application_name: str) -> Iterator[psycopg.Connection[Any]]:
-    """Lend an autocommitting connection that notices a dead server within half a minute."""
-    try:
-        connection = psycopg.connect(dsn, **connection_options(application_name))
-    except psycopg.Error as error:
-        raise errors.from_connecting(error) from error
-    with connection:
-        yield connection
-
-
-def connection_options(application_name: str) -> dict[str, Any]:
-    """Return how every connection of this package is made."""
-    return {
-        "autocommit": True,
-        "application_name": application_name,
-        "connect_timeout": 10,
-        "keepalives_idle": 10,
-        "keepalives_interval": 5,
-        "keepalives_count": 3,
-        "tcp_user_timeout": 25_000,
-    }
-
-
 def _checked(kind: str, payload: Mapping[str, Any]) -> Mapping[str, Any]:
     """Validate a payload by the executor of its kind, where that is installed here."""
     try:
@@ -443,44 +414,3 @@ def _call(columns: Composable, function: str, arguments: Mapping[str, Any]) -> C
 
 def _columns(row: type[Any]) -> Composable:
     return SQL(", ").join(Identifier(field.name) for field in fields(row))
-
-
-def _json(value: Mapping[str, Any]) -> Jsonb:
-    return Jsonb(_clean(dict(value)))
-
-
-def _clean(value: Any) -> Any:
-    """Replace what PostgreSQL cannot store in text: NUL and halves of surrogate pairs."""
-    if isinstance(value, str):
-        return value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
-    if isinstance(value, Mapping):
-        return {_clean(key): _clean(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_clean(item) for item in value]
-    return value
-
-
-def _dumps(value: Any) -> str:
-    """Write JSON with instants in ISO form."""
-    return json.dumps(
-        value,
-        default=lambda other: other.isoformat() if isinstance(other, datetime) else str(other),
-    )
-
-
-@contextmanager
-def _opened(source: Path | bytes) -> Iterator[tuple[BufferedReader | BytesIO, int]]:
-    """Lend a stream and its size; refuse anything but a regular file, links included."""
-    if isinstance(source, bytes):
-        yield BytesIO(source), len(source)
-        return
-    try:
-        # An agent may have put a link to a secret, or a pipe that never ends, in its place.
-        descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError as error:
-        raise errors.InvalidArgument(f"{source.name} cannot be stored: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as stream:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise errors.InvalidArgument(f"{source.name} cannot be stored: not a regular file")
-        yield stream, status.st_size

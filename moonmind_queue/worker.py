@@ -24,12 +24,13 @@ import structlog
 from psycopg_pool import ConnectionPool
 
 from moonmind_queue._attempt import Attempt, Ending, Pool
+from moonmind_queue._connection import connection_options
 from moonmind_queue._keeper import Keeper
 from moonmind_queue._listener import Listener
 from moonmind_queue.errors import DatabaseError, DatabaseUnavailable, InvalidArgument, LeaseLost
 from moonmind_queue.executors import Executor
 from moonmind_queue.model import ClaimedJob
-from moonmind_queue.queue import Queue, connect, connection_options
+from moonmind_queue.queue import Queue, connect
 
 log = structlog.get_logger()
 

@@ -4,7 +4,7 @@
 
     {"repository": "owner/repo", "instruction": "…", "ref": "main",
      "workdirMode": "fresh_clone", "codex": {"model": "…", "effort": "high"},
-     "publish": {"mode": "none"}, "requiredCapabilities": ["gpu"]}
+     "publish": {"mode": "none"}}
 
 Only the first two are required. A key that is not listed is refused by name, so a misspelt one
 cannot go unnoticed. Values end up on the command lines of git, ssh and codex: whatever one of
@@ -26,7 +26,6 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationError,
-    field_validator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -160,15 +159,6 @@ class CodexExecJobPayload(_Part):
     workdir_mode: Literal["fresh_clone", "reuse"] = Field("fresh_clone", alias="workdirMode")
     codex: CodexOptions = CodexOptions()
     publish: Publish = Publish()
-    required_capabilities: tuple[
-        Annotated[str, StringConstraints(min_length=1, to_lower=True)], ...
-    ] = Field((), alias="requiredCapabilities")
-    """For the producer, who hands them to the queue; the executor has no use for them."""
-
-    @field_validator("required_capabilities")
-    @classmethod
-    def _once_each(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(value))
 
     @classmethod
     def parse(cls, payload: Mapping[str, Any]) -> Self:

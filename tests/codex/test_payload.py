@@ -130,7 +130,6 @@ def test_ref_refused(ref: object) -> None:
         ({"instruction": " "}, "instruction: must not be empty"),
         ({"instruction": "a\0b"}, "instruction: must not hold a NUL character"),
         ({"instruction": "x" * (INSTRUCTION_LIMIT + 1)}, "instruction: "),
-        ({"requiredCapabilities": "gpu"}, "requiredCapabilities: "),
     ],
 )
 def test_refused_by_name(change: dict[str, object], message: str) -> None:
@@ -156,12 +155,10 @@ def test_stored_form() -> None:
         "workdirMode": "fresh_clone",
         "codex": {"model": " gpt-5.5 ", "effort": "HIGH"},
         "publish": {"mode": "none"},
-        "requiredCapabilities": ["GPU", " gpu "],
     }
     assert CodexExec.validate(payload) == {
         **MINIMAL,
         "codex": {"model": "gpt-5.5", "effort": "high"},
-        "requiredCapabilities": ["gpu"],
     }
 
 

@@ -1,0 +1,56 @@
+"""What goes into the database: text and JSON that it can store, files that are what they seem."""
+
+import json
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from io import BufferedReader, BytesIO
+from pathlib import Path
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from moonmind_queue import errors
+
+
+def to_json(value: Mapping[str, Any] | list[Any]) -> Jsonb:
+    """Return a JSON value as PostgreSQL takes it; instants are written in ISO form."""
+    return Jsonb(storable(value), _dumps)
+
+
+def storable(value: Any) -> Any:
+    """Replace what PostgreSQL cannot store in text: NUL and halves of surrogate pairs."""
+    if isinstance(value, str):
+        return value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
+    if isinstance(value, Mapping):
+        return {storable(key): storable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [storable(item) for item in value]
+    return value
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(
+        value,
+        default=lambda other: other.isoformat() if isinstance(other, datetime) else str(other),
+    )
+
+
+@contextmanager
+def opened(source: Path | bytes) -> Iterator[tuple[BufferedReader | BytesIO, int]]:
+    """Lend a stream and its size; refuse anything but a regular file, links included."""
+    if isinstance(source, bytes):
+        yield BytesIO(source), len(source)
+        return
+    try:
+        # An agent may have put a link to a secret, or a pipe that never ends, in its place.
+        descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise errors.InvalidArgument(f"{source.name} cannot be stored: {error.strerror}") from error
+    with os.fdopen(descriptor, "rb") as stream:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise errors.InvalidArgument(f"{source.name} cannot be stored: not a regular file")
+        yield stream, status.st_size
