@@ -17,7 +17,8 @@ anything else         as :class:`Retry`
 import threading
 from collections.abc import Mapping
 from datetime import timedelta
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -99,12 +100,18 @@ class Stopped(Outcome):
 
 def find(kind: str) -> type[Executor]:
     """Return the executor class of a kind; raises ``UnknownKind`` with the kinds there are."""
-    for entry in entry_points(group=GROUP, name=kind):
-        executor: type[Executor] = entry.load()
-        return executor
-    raise UnknownKind(f"unknown kind {kind!r}; installed: {', '.join(kinds())}")
+    entry = _installed().get(kind)
+    if entry is None:
+        raise UnknownKind(f"unknown kind {kind!r}; installed: {', '.join(kinds())}")
+    executor: type[Executor] = entry.load()
+    return executor
 
 
 def kinds() -> list[str]:
     """Return every installed kind, sorted."""
-    return sorted({entry.name for entry in entry_points(group=GROUP)})
+    return sorted(_installed())
+
+
+@cache  # looking through all installed packages takes milliseconds
+def _installed() -> Mapping[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
