@@ -3,7 +3,7 @@
 -- keys and ids are by place in the call; made are the ids of the new jobs.
 --
 -- Locks     jobs of earlier calls that are needed, shared, in id order.
--- Errors    22023 unknown dependency, circle (with its path).
+-- Errors    22023 unknown dependency.
 create or replace function moonmind_queue._add_needs(
     p_jobs jsonb,
     p_keys text[],
@@ -15,11 +15,9 @@ language plpgsql
 set search_path = moonmind_queue, pg_temp
 as $$
 declare
-    v_child  bigint[];   -- edge → the job, and
-    v_needs  bigint[];   --        the job that it needs
-    v_place  integer[];  -- edge → place of the job in the call
-    v_parent integer[];  -- edge → place of the needed job in the call, or null
-    v_fault  text;
+    v_child bigint[];  -- edge → the job, and
+    v_needs bigint[];  --        the job that it needs
+    v_fault text;
 begin
     with edge as materialized (
         select place::integer as place, p_ids[place] as child, need #>> '{}' as need,
@@ -29,37 +27,32 @@ begin
             case jsonb_typeof(job -> 'after') when 'array' then job -> 'after' else '[]' end
         ) as need
     ),
-    made as materialized (
-        select min(numbered.place)::integer as place, numbered.id, numbered.key
+    made as materialized (  -- each at its first place: what a repeated key says is not heard
+        select numbered.id, numbered.key, min(numbered.place) as place
         from unnest(p_ids, p_keys) with ordinality as numbered (id, key, place)
         join unnest(p_made) as made (id) using (id)
         group by numbered.id, numbered.key
     ),
     resolved as (
-        select edge.place, edge.child, edge.need, coalesce(made.id, by_key.id, by_id.id) as needs,
-               made.place as parent
+        select edge.place, edge.child, edge.need,
+               coalesce(made.id, by_key.id, case when guessed.id is null then by_id.id end) as needs
         from edge
-        join made as own on own.id = edge.child
+        join made as own on own.place = edge.place
         left join made on edge.type = 'string' and made.key = edge.need
         left join job as by_key on edge.type = 'string' and by_key.key = edge.need
         left join job as by_id
             on edge.type = 'number' and by_id.id = (case edge.type when 'number' then edge.need end)::bigint
+        -- An id that this call has only just given was guessed, and could close a circle.
+        left join made as guessed on guessed.id = by_id.id
     )
-    select array_agg(child), array_agg(needs), array_agg(place), array_agg(parent),
+    select array_agg(child), array_agg(needs),
            (array_agg(format('job %s depends on unknown job %s', coalesce(p_keys[place], place::text), coalesce(need, 'null')))
                filter (where needs is null))[1]
-    into v_child, v_needs, v_place, v_parent, v_fault
+    into v_child, v_needs, v_fault
     from resolved;
     if v_fault is not null then
         raise exception '%', v_fault using errcode = 'invalid_parameter_value';
     end if;
-    perform _refuse_cycle(
-        (select array_agg(coalesce(key, 'job ' || place) order by place)
-         from unnest(p_keys) with ordinality as numbered (key, place)),
-        (select array_agg(place) from unnest(v_place, v_parent) as edge (place, parent) where parent is not null),
-        (select array_agg(parent) from unnest(v_parent) as edge (parent) where parent is not null)
-    );
-
     perform _lock_needs(array(select distinct needs from unnest(v_needs) as needs where needs <> all (p_made)));
     insert into dependency (job_id, needs_job_id)
     select distinct child, needs from unnest(v_child, v_needs) as edge (child, needs);

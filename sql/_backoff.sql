@@ -7,8 +7,11 @@ returns interval
 language sql
 set search_path = moonmind_queue, pg_temp
 as $$
-    select least(base * power(2, least(greatest(p_attempt, 1), 30) - 1), cap)
-           * (1 + jitter * (2 * random() - 1))
+    select make_interval(secs =>
+        least(
+            extract(epoch from base)::double precision * power(2, least(greatest(p_attempt, 1), 30) - 1),
+            extract(epoch from cap)::double precision
+        ) * (1 + jitter * (2 * random() - 1)))
     from backoff
     where kind in (p_kind, '*')
     order by kind = '*'

@@ -1,6 +1,6 @@
 -- _check_lease(worker, lease) → void, or an error.
 --
--- Errors    22023 blank worker, or a lease that would be lost at birth or never.
+-- Errors    22023 a worker without a name or with one too long to notify, or a lease that would be lost at birth or never.
 create or replace function moonmind_queue._check_lease(p_worker text, p_lease interval)
 returns void
 language plpgsql
@@ -8,8 +8,8 @@ immutable
 set search_path = moonmind_queue, pg_temp
 as $$
 begin
-    if coalesce(btrim(p_worker), '') = '' then
-        raise exception 'a lease needs the name of its worker'
+    if coalesce(btrim(p_worker), '') = '' or length(p_worker) > 200 then
+        raise exception 'a lease needs the name of its worker, of at most 200 characters'
             using errcode = 'invalid_parameter_value';
     end if;
     if p_lease is null or p_lease <= interval '0' or p_lease > interval '1 day' then

@@ -3,6 +3,7 @@
 -- Contract
 --   * Dependents that are leased, blocked or final are left alone; they took its success.
 -- Locks     every dependent in id order.
+-- Events    waiting, for one that was queued.
 create or replace function moonmind_queue._hold_dependents(p_job_id bigint)
 returns void
 language plpgsql
@@ -20,6 +21,7 @@ begin
     loop
         if v_dependent.state = 'queued' then
             perform _withdraw(v_dependent);
+            perform _log(v_dependent.id, 'waiting', format('job %s will run again', p_job_id));
         end if;
         update job
         set state = 'waiting', unmet = unmet + 1, updated_at = _now()

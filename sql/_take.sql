@@ -4,7 +4,7 @@
 --   * Merges the heads of the lanes without locking, then locks in that order and skips what
 --     another session holds; looks further down only when that left it with too few.
 --   * The dependency subquery guards the claim: no job is taken whose needs have not all succeeded.
--- Locks     rows of ready and job, skip locked; no more than are returned.
+-- Locks     rows of job and ready, in this order, skip locked; no more than are returned.
 create or replace function moonmind_queue._take(p_lanes integer[], p_limit integer)
 returns bigint[]
 language plpgsql
@@ -37,14 +37,14 @@ begin
                 on (r.lane_id, r.priority, r.run_at, r.job_id)
                 = (heads.lane_id, heads.priority, heads.run_at, heads.job_id)
             join job on job.id = heads.job_id
-            where not exists (
+            where job.state = 'queued' and not exists (
                 select from dependency
                 left join job as needed on needed.id = dependency.needs_job_id
                 where dependency.job_id = heads.job_id and needed.state is distinct from 'succeeded'
             )
             order by heads.priority desc, heads.run_at, heads.job_id
             limit p_limit - cardinality(v_taken)
-            for update of r, job skip locked
+            for update of job, r skip locked
         ),
         taken as (
             delete from ready

@@ -1,20 +1,23 @@
 -- _withdraw(job) → void; takes a queued job out of the claimable set again.
 --
--- Locks     the job is locked by the caller; its row in ready or scheduled.
+-- Contract
+--   * Looks into scheduled first: where a claim is just moving the job to ready, that waits for
+--     the claim to commit, and finds the row in ready then.
+-- Locks     the job is locked by the caller; its row in scheduled or ready.
 create or replace function moonmind_queue._withdraw(p_job moonmind_queue.job)
 returns void
 language plpgsql
 set search_path = moonmind_queue, pg_temp
 as $$
 begin
-    delete from ready
-    where lane_id = p_job.lane_id
-      and priority = p_job.priority
-      and run_at = p_job.run_at
-      and job_id = p_job.id;
+    delete from scheduled
+    where lane_id = p_job.lane_id and run_at = p_job.run_at and job_id = p_job.id;
     if not found then
-        delete from scheduled
-        where lane_id = p_job.lane_id and run_at = p_job.run_at and job_id = p_job.id;
+        delete from ready
+        where lane_id = p_job.lane_id
+          and priority = p_job.priority
+          and run_at = p_job.run_at
+          and job_id = p_job.id;
     end if;
 end;
 $$;

@@ -18,12 +18,15 @@ declare
     v_start    bigint;
     v_size     bigint;
 begin
-    select * into v_artifact from artifact where id = p_artifact_id and token = p_token and sealed_at is null;
+    select * into v_artifact from artifact where id = p_artifact_id and token = p_token;
+    if found then
+        v_lease := _lock_lease(v_artifact.job_id, p_token);
+        select * into v_artifact from artifact where id = p_artifact_id and sealed_at is null;
+    end if;
     if not found then
         raise exception 'token % has no open artifact %', p_token, p_artifact_id
             using errcode = 'invalid_parameter_value';
     end if;
-    v_lease := _lock_lease(v_artifact.job_id, p_token);
 
     select coalesce(max(start_byte + octet_length(content)), 0) into v_start
     from (
@@ -37,6 +40,9 @@ begin
     if v_size > v_artifact.size_bytes then
         raise exception 'artifact "%" was announced with % bytes and got %', v_artifact.name, v_artifact.size_bytes, v_size
             using errcode = 'invalid_parameter_value';
+    end if;
+    if octet_length(p_content) = 0 then
+        return v_start;
     end if;
     insert into artifact_chunk (artifact_id, start_byte, content) values (p_artifact_id, v_start, p_content);
     if v_size = v_artifact.size_bytes then

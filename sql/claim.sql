@@ -8,9 +8,9 @@
 --   * Returns fewer than limit, or nothing, when there is not enough work. Never waits: what
 --     another session has locked is skipped, and only what is returned stays locked.
 --   * Does not touch expired leases; that is reclaim().
--- Locks     rows of ready and job, in claim order, skip locked.
+-- Locks     rows of job and ready, in claim order, skip locked.
 -- Events    claimed, and started with start.
--- Errors    22023 blank worker, limit below 1, lease not between 0 and a day.
+-- Errors    22023 worker blank or above 200 characters, limit below 1, lease not between 0 and a day.
 create or replace function moonmind_queue.claim(
     p_worker       text,
     p_agents       text[]   default null,

@@ -4,7 +4,7 @@
 --   * jobs is an array of objects with the parameters of enqueue() as names, without p_.
 --   * after may hold ids, and keys of this call or of jobs that exist; the order does not matter.
 --   * All or nothing. A key that exists, or stands earlier in the call, is that job, unchanged.
--- Locks     jobs named in after that existed before, shared, in id order.
+-- Locks     keys in their order, then jobs named in after that existed before, shared, in id order.
 -- Notifies  moonmind_queue, once per agent.
 -- Events    created
 -- Errors    22023 not an array of objects, unknown name, unknown dependency, circle (with its path);
@@ -30,6 +30,7 @@ begin
     from jsonb_to_recordset(p_jobs) as (agent text, kind text, capabilities text[])
     where kind is not null
     except select agent, kind, capabilities from lane
+    order by 1, 2, 3  -- two calls with the same new ones wait for each other, never in a circle
     on conflict do nothing;
 
     with given as (
@@ -58,6 +59,7 @@ begin
             and lane.kind = given.kind
             and lane.capabilities = _capabilities(given.capabilities)
         where not exists (select from job where job.id = v_ids[place])
+        order by key
         on conflict (key) where key is not null do nothing
         returning id
     )

@@ -31,6 +31,12 @@ begin
             limit p_limit - v_total
             for update skip locked
         );
+        -- Locked, none can be needed by a new job any more; one may have come while we looked.
+        v_ids := array(
+            select id
+            from unnest(v_ids) as id
+            where not exists (select from dependency where needs_job_id = id)
+        );
         exit when v_ids = '{}';
         delete from artifact_chunk where artifact_id in (select id from artifact where job_id = any (v_ids));
         delete from artifact where job_id = any (v_ids);

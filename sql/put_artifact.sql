@@ -23,11 +23,16 @@ security definer
 set search_path = moonmind_queue, pg_temp
 as $$
 declare
-    v_id bigint;
+    v_sha256 constant text := encode(sha256(p_content), 'hex');
+    v_id     bigint;
 begin
+    if lower(p_sha256) <> v_sha256 then
+        raise exception 'artifact "%" was announced with sha256 % and has %', p_name, p_sha256, v_sha256
+            using errcode = 'data_exception';
+    end if;
     v_id := open_artifact(
         p_job_id, p_token, p_name, coalesce(p_content_type, 'application/octet-stream'),
-        octet_length(p_content), coalesce(lower(p_sha256), encode(sha256(p_content), 'hex'))
+        octet_length(p_content), v_sha256
     );
     if v_id is null then
         select id into v_id from artifact where job_id = p_job_id and token = p_token and name = p_name;

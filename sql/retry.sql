@@ -6,7 +6,7 @@
 --   * A queued job that rests or is scheduled runs now, its attempts kept.
 -- Locks     the job; its row in scheduled; dependents of a succeeded job in id order.
 -- Notifies  moonmind_queue
--- Events    retried
+-- Events    retried; waiting for dependents that were queued.
 -- Errors    MQ002; MQ003 when the job is leased or waits for others.
 create or replace function moonmind_queue.retry(p_job_id bigint)
 returns text

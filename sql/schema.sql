@@ -54,6 +54,10 @@ create table moonmind_queue.job (
     constraint job_result_is_an_object check (jsonb_typeof(result) = 'object'),
     constraint job_max_attempts_is_positive check (max_attempts >= 1),
     constraint job_attempt_is_not_negative check (attempt >= 0),
+    -- Infinity cannot be subtracted, and Python's years end with 9999.
+    constraint job_run_at_is_near check (
+        run_at >= timestamptz '1900-01-01 00:00:00+00' and run_at < timestamptz '9000-01-01 00:00:00+00'
+    ),
     constraint job_finished_iff_final check (
         (state in ('succeeded', 'failed', 'dead_letter', 'cancelled')) = (finished_at is not null)
     ),

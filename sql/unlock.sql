@@ -2,7 +2,8 @@
 --
 -- Contract
 --   * Refused while the worker that holds the job is alive, unless forced: the token then keeps
---     the late worker out. The attempt counts. The job is queued at once, or cancelled if asked for.
+--     the late worker out. The job is queued at once, or cancelled if asked for. The attempt
+--     counts; was it the last one, then unlocking grants one more.
 -- Locks     the job, its lease.
 -- Notifies  moonmind_queue; moonmind_queue_control with the worker's name.
 -- Events    unlocked, then cancelled where it applies.
@@ -21,7 +22,7 @@ begin
     if not found then
         raise exception 'job % is not leased: it is %', p_job_id, v_job.state using errcode = 'MQ003';
     end if;
-    if not p_force and exists (
+    if not coalesce(p_force, false) and exists (
         select from worker_overview where worker = v_lease.worker and status = 'live'
     ) then
         raise exception 'job % is held by %, which is alive; unlock it by force to take it away', p_job_id, v_lease.worker

@@ -75,12 +75,16 @@ with recursive step as (
     join moonmind_queue.job needed on needed.id = dependency.needs_job_id and needed.state <> 'succeeded'
     where job.state = 'waiting'
     union all
-    select step.job_id, needed.id, needed.state::text, needed.error, step.depth + 1,
-           format('%s: it needs job %s, which is %s', step.reason, needed.id, needed.state)
-    from step
-    join moonmind_queue.dependency on dependency.job_id = step.needs_job_id
-    join moonmind_queue.job needed on needed.id = dependency.needs_job_id and needed.state <> 'succeeded'
-    where step.state = 'waiting' and step.depth < 20
+    select * from (  -- one way to each need, not all of them: their number doubles with every step
+        select distinct on (step.job_id, needed.id)
+               step.job_id, needed.id, needed.state::text, needed.error, step.depth + 1,
+               format('%s: it needs job %s, which is %s', step.reason, needed.id, needed.state)
+        from step
+        join moonmind_queue.dependency on dependency.job_id = step.needs_job_id
+        join moonmind_queue.job needed on needed.id = dependency.needs_job_id and needed.state <> 'succeeded'
+        where step.state = 'waiting' and step.depth < 20
+        order by step.job_id, needed.id, step.needs_job_id
+    ) as further
 ),
 last_step as (
     select distinct on (job_id) job_id, reason, state, error

@@ -55,6 +55,10 @@ create table moonmind_queue.job (
     constraint job_result_is_an_object check (jsonb_typeof(result) = 'object'),
     constraint job_max_attempts_is_positive check (max_attempts >= 1),
     constraint job_attempt_is_not_negative check (attempt >= 0),
+    -- Infinity cannot be subtracted, and Python's years end with 9999.
+    constraint job_run_at_is_near check (
+        run_at >= timestamptz '1900-01-01 00:00:00+00' and run_at < timestamptz '9000-01-01 00:00:00+00'
+    ),
     constraint job_finished_iff_final check (
         (state in ('succeeded', 'failed', 'dead_letter', 'cancelled')) = (finished_at is not null)
     ),
@@ -240,7 +244,7 @@ values ('*', interval '15 s', interval '600 s', 0.25);
 -- keys and ids are by place in the call; made are the ids of the new jobs.
 --
 -- Locks     jobs of earlier calls that are needed, shared, in id order.
--- Errors    22023 unknown dependency, circle (with its path).
+-- Errors    22023 unknown dependency.
 create or replace function moonmind_queue._add_needs(
     p_jobs jsonb,
     p_keys text[],
@@ -252,11 +256,9 @@ language plpgsql
 set search_path = moonmind_queue, pg_temp
 as $$
 declare
-    v_child  bigint[];   -- edge → the job, and
-    v_needs  bigint[];   --        the job that it needs
-    v_place  integer[];  -- edge → place of the job in the call
-    v_parent integer[];  -- edge → place of the needed job in the call, or null
-    v_fault  text;
+    v_child bigint[];  -- edge → the job, and
+    v_needs bigint[];  --        the job that it needs
+    v_fault text;
 begin
     with edge as materialized (
         select place::integer as place, p_ids[place] as child, need #>> '{}' as need,
@@ -266,37 +268,32 @@ begin
             case jsonb_typeof(job -> 'after') when 'array' then job -> 'after' else '[]' end
         ) as need
     ),
-    made as materialized (
-        select min(numbered.place)::integer as place, numbered.id, numbered.key
+    made as materialized (  -- each at its first place: what a repeated key says is not heard
+        select numbered.id, numbered.key, min(numbered.place) as place
         from unnest(p_ids, p_keys) with ordinality as numbered (id, key, place)
         join unnest(p_made) as made (id) using (id)
         group by numbered.id, numbered.key
     ),
     resolved as (
-        select edge.place, edge.child, edge.need, coalesce(made.id, by_key.id, by_id.id) as needs,
-               made.place as parent
+        select edge.place, edge.child, edge.need,
+               coalesce(made.id, by_key.id, case when guessed.id is null then by_id.id end) as needs
         from edge
-        join made as own on own.id = edge.child
+        join made as own on own.place = edge.place
         left join made on edge.type = 'string' and made.key = edge.need
         left join job as by_key on edge.type = 'string' and by_key.key = edge.need
         left join job as by_id
             on edge.type = 'number' and by_id.id = (case edge.type when 'number' then edge.need end)::bigint
+        -- An id that this call has only just given was guessed, and could close a circle.
+        left join made as guessed on guessed.id = by_id.id
     )
-    select array_agg(child), array_agg(needs), array_agg(place), array_agg(parent),
+    select array_agg(child), array_agg(needs),
            (array_agg(format('job %s depends on unknown job %s', coalesce(p_keys[place], place::text), coalesce(need, 'null')))
                filter (where needs is null))[1]
-    into v_child, v_needs, v_place, v_parent, v_fault
+    into v_child, v_needs, v_fault
     from resolved;
     if v_fault is not null then
         raise exception '%', v_fault using errcode = 'invalid_parameter_value';
     end if;
-    perform _refuse_cycle(
-        (select array_agg(coalesce(key, 'job ' || place) order by place)
-         from unnest(p_keys) with ordinality as numbered (key, place)),
-        (select array_agg(place) from unnest(v_place, v_parent) as edge (place, parent) where parent is not null),
-        (select array_agg(parent) from unnest(v_parent) as edge (parent) where parent is not null)
-    );
-
     perform _lock_needs(array(select distinct needs from unnest(v_needs) as needs where needs <> all (p_made)));
     insert into dependency (job_id, needs_job_id)
     select distinct child, needs from unnest(v_child, v_needs) as edge (child, needs);
@@ -325,8 +322,11 @@ returns interval
 language sql
 set search_path = moonmind_queue, pg_temp
 as $$
-    select least(base * power(2, least(greatest(p_attempt, 1), 30) - 1), cap)
-           * (1 + jitter * (2 * random() - 1))
+    select make_interval(secs =>
+        least(
+            extract(epoch from base)::double precision * power(2, least(greatest(p_attempt, 1), 30) - 1),
+            extract(epoch from cap)::double precision
+        ) * (1 + jitter * (2 * random() - 1)))
     from backoff
     where kind in (p_kind, '*')
     order by kind = '*'
@@ -397,7 +397,7 @@ comment on function moonmind_queue._check_jobs(jsonb) is 'Refuse what enqueue_ma
 -- >>> sql/_check_lease.sql
 -- _check_lease(worker, lease) → void, or an error.
 --
--- Errors    22023 blank worker, or a lease that would be lost at birth or never.
+-- Errors    22023 a worker without a name or with one too long to notify, or a lease that would be lost at birth or never.
 create or replace function moonmind_queue._check_lease(p_worker text, p_lease interval)
 returns void
 language plpgsql
@@ -405,8 +405,8 @@ immutable
 set search_path = moonmind_queue, pg_temp
 as $$
 begin
-    if coalesce(btrim(p_worker), '') = '' then
-        raise exception 'a lease needs the name of its worker'
+    if coalesce(btrim(p_worker), '') = '' or length(p_worker) > 200 then
+        raise exception 'a lease needs the name of its worker, of at most 200 characters'
             using errcode = 'invalid_parameter_value';
     end if;
     if p_lease is null or p_lease <= interval '0' or p_lease > interval '1 day' then
@@ -461,6 +461,7 @@ comment on function moonmind_queue._end(bigint, text, text, text, text, text, js
 -- Contract
 --   * Dependents that are leased, blocked or final are left alone; they took its success.
 -- Locks     every dependent in id order.
+-- Events    waiting, for one that was queued.
 create or replace function moonmind_queue._hold_dependents(p_job_id bigint)
 returns void
 language plpgsql
@@ -478,6 +479,7 @@ begin
     loop
         if v_dependent.state = 'queued' then
             perform _withdraw(v_dependent);
+            perform _log(v_dependent.id, 'waiting', format('job %s will run again', p_job_id));
         end if;
         update job
         set state = 'waiting', unmet = unmet + 1, updated_at = _now()
@@ -685,12 +687,21 @@ comment on function moonmind_queue._now() is 'The one clock of the queue.';
 --
 -- Contract
 --   * A key that a job has already, or that stood earlier in the call, brings that job's id.
+--   * A new job's id is above those of all that it needs, so that id order is a lock order.
+-- Errors    22023 circle (with its path).
 create or replace function moonmind_queue._number_jobs(p_jobs jsonb)
 returns table (place bigint, key text, id bigint)
 language plpgsql
 set search_path = moonmind_queue, pg_temp
 as $$
 #variable_conflict use_column
+declare
+    v_keys     text[];     -- by place
+    v_first    integer[];  -- place → where its key stands first; itself without a key
+    v_known    bigint[];   -- place → the job that has its key already
+    v_made     jsonb;      -- key of a new job → its place; a join would be guessed to be small
+    v_children integer[];  -- edge → place of a new job, and
+    v_parents  integer[];  --        place of the new job that it needs
 begin
     if not jsonb_path_exists(p_jobs, '$[*].key ? (@ != null)') then
         return query
@@ -698,24 +709,47 @@ begin
         from generate_series(1, jsonb_array_length(p_jobs)::bigint) as place;
         return;
     end if;
+
+    select array_agg(given.key order by place), array_agg(first order by place), array_agg(job.id order by place)
+    into v_keys, v_first, v_known
+    from (
+        select place, key, case when key is null then place else min(place) over (partition by key) end as first
+        from jsonb_array_elements(p_jobs) with ordinality as element (job, place),
+             lateral (select job ->> 'key') as named (key)
+    ) as given
+    left join job on job.key = given.key;
+
+    select jsonb_object_agg(key, place) into v_made
+    from unnest(v_keys, v_first, v_known) with ordinality as given (key, first, known, place)
+    where key is not null and first = place and known is null;
+
+    select array_agg(place order by place, parent), array_agg(parent order by place, parent)
+    into v_children, v_parents
+    from jsonb_array_elements(p_jobs) with ordinality as element (job, place)
+    cross join lateral jsonb_array_elements(
+        case jsonb_typeof(job -> 'after') when 'array' then job -> 'after' else '[]' end
+    ) as need
+    cross join lateral (
+        select (v_made ->> (need #>> '{}'))::integer where jsonb_typeof(need) = 'string'
+    ) as needed (parent)
+    where parent is not null and v_first[place] = place and v_known[place] is null;
+
     return query
-    with given as materialized (
-        select place, job ->> 'key' as key
-        from jsonb_array_elements(p_jobs) with ordinality as element (job, place)
-    ),
-    first as materialized (
-        select min(place) as place, key
-        from given
-        group by key, case when key is null then place end
-    ),
-    numbered as materialized (
-        select first.key, first.place, coalesce(job.id, nextval('moonmind_queue.job_id_seq')) as id
-        from (select * from first order by place) as first
-        left join job on job.key = first.key
+    with made as materialized (
+        select place, nextval('moonmind_queue.job_id_seq') as id
+        from (
+            select place
+            from unnest(_order_jobs(
+                array(select coalesce(key, 'job ' || place) from unnest(v_keys) with ordinality as given (key, place) order by place),
+                v_children, v_parents
+            )) with ordinality as ordered (place, turn)
+            where v_first[place] = place and v_known[place] is null
+            order by turn
+        ) as ordered
     )
-    select given.place, given.key, numbered.id
-    from given
-    join numbered on numbered.key = given.key or (given.key is null and numbered.place = given.place);
+    select given.place, given.key, coalesce(given.known, made.id)
+    from unnest(v_keys, v_first, v_known) with ordinality as given (key, first, known, place)
+    left join made on made.place = given.first;
 end;
 $$;
 
@@ -755,6 +789,87 @@ end;
 $$;
 
 comment on function moonmind_queue._offer(bigint[]) is 'Make queued jobs claimable and wake workers.';
+-- <<<
+-- >>> sql/_order_jobs.sql
+-- _order_jobs(names, children, parents) → the jobs in an order in which none comes before its needs.
+--
+-- The jobs of one call are numbered from 1; edge i says that job children[i] needs job parents[i].
+--
+-- Contract
+--   * As they were given when that is such an order already.
+--   * Linear in jobs and edges: jobs without an unmet need are taken away until none is left.
+-- Errors    22023 with the path, for example: a -> b -> a.
+create or replace function moonmind_queue._order_jobs(
+    p_names    text[],
+    p_children integer[],
+    p_parents  integer[]
+)
+returns integer[]
+language plpgsql
+immutable
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_count constant integer := cardinality(p_names);
+    v_needs integer[] := array_fill(0, array[v_count]);   -- job → needs not taken away yet
+    v_first integer[] := array_fill(0, array[v_count]);   -- parent → its first edge
+    v_next  integer[] := array_fill(0, array[greatest(cardinality(p_children), 1)]);  -- edge → next edge of the same parent
+    v_taken integer[] := '{}';
+    v_done  integer := 0;
+    v_edge  integer;
+    v_job   integer;
+    v_path  integer[];
+begin
+    -- Dependencies on earlier jobs only, the usual case, cannot form a circle.
+    if not exists (
+        select from unnest(p_children, p_parents) as edge (child, parent) where parent >= child
+    ) then
+        return array(select generate_series(1, v_count));
+    end if;
+    for v_edge in 1 .. cardinality(p_children) loop
+        v_needs[p_children[v_edge]] := v_needs[p_children[v_edge]] + 1;
+        v_next[v_edge] := v_first[p_parents[v_edge]];
+        v_first[p_parents[v_edge]] := v_edge;
+    end loop;
+    for v_job in 1 .. v_count loop
+        if v_needs[v_job] = 0 then
+            v_taken[cardinality(v_taken) + 1] := v_job;
+        end if;
+    end loop;
+    while v_done < cardinality(v_taken) loop
+        v_done := v_done + 1;
+        v_edge := v_first[v_taken[v_done]];
+        while v_edge > 0 loop
+            v_job := p_children[v_edge];
+            v_needs[v_job] := v_needs[v_job] - 1;
+            if v_needs[v_job] = 0 then
+                v_taken[cardinality(v_taken) + 1] := v_job;
+            end if;
+            v_edge := v_next[v_edge];
+        end loop;
+    end loop;
+    if v_done = v_count then
+        return v_taken;
+    end if;
+
+    -- Whatever is left needs something that is left: following that leads into a circle.
+    select min(i) into v_job from generate_subscripts(v_needs, 1) as i where v_needs[i] > 0;
+    loop
+        v_path := v_path || v_job;
+        select min(parent) into v_job
+        from unnest(p_children, p_parents) as edge (child, parent)
+        where child = v_path[cardinality(v_path)] and v_needs[parent] > 0;
+        exit when v_job = any (v_path);
+    end loop;
+    v_path := v_path[array_position(v_path, v_job):] || v_job;
+    raise exception 'jobs depend on each other in a circle: %',
+        (select string_agg(p_names[step.job], ' -> ' order by step.place)
+         from unnest(v_path) with ordinality as step (job, place))
+        using errcode = 'invalid_parameter_value';
+end;
+$$;
+
+comment on function moonmind_queue._order_jobs(text[], integer[], integer[]) is 'Order jobs by their needs, or raise when these form a circle.';
 -- <<<
 -- >>> sql/_promote.sql
 -- _promote(lanes, now) → void; moves scheduled jobs of these lanes whose time has come to ready.
@@ -828,86 +943,6 @@ end;
 $$;
 
 comment on function moonmind_queue._queue(bigint, timestamptz) is 'Put a locked job back into the queue, or park it.';
--- <<<
--- >>> sql/_refuse_cycle.sql
--- _refuse_cycle(names, children, parents) → void, or an error that shows the circle.
---
--- The jobs of one call are numbered from 1; edge i says that job children[i] needs job parents[i].
---
--- Contract
---   * Linear in jobs and edges: jobs without an unmet need are taken away until none is left.
--- Errors    22023 with the path, for example: a -> b -> a.
-create or replace function moonmind_queue._refuse_cycle(
-    p_names    text[],
-    p_children integer[],
-    p_parents  integer[]
-)
-returns void
-language plpgsql
-immutable
-set search_path = moonmind_queue, pg_temp
-as $$
-declare
-    v_count constant integer := cardinality(p_names);
-    v_needs integer[] := array_fill(0, array[v_count]);   -- job → needs not taken away yet
-    v_first integer[] := array_fill(0, array[v_count]);   -- parent → its first edge
-    v_next  integer[] := array_fill(0, array[greatest(cardinality(p_children), 1)]);  -- edge → next edge of the same parent
-    v_taken integer[] := '{}';
-    v_done  integer := 0;
-    v_edge  integer;
-    v_job   integer;
-    v_path  integer[];
-begin
-    -- Dependencies on earlier jobs only, the usual case, cannot form a circle.
-    if not exists (
-        select from unnest(p_children, p_parents) as edge (child, parent) where parent >= child
-    ) then
-        return;
-    end if;
-    for v_edge in 1 .. cardinality(p_children) loop
-        v_needs[p_children[v_edge]] := v_needs[p_children[v_edge]] + 1;
-        v_next[v_edge] := v_first[p_parents[v_edge]];
-        v_first[p_parents[v_edge]] := v_edge;
-    end loop;
-    for v_job in 1 .. v_count loop
-        if v_needs[v_job] = 0 then
-            v_taken[cardinality(v_taken) + 1] := v_job;
-        end if;
-    end loop;
-    while v_done < cardinality(v_taken) loop
-        v_done := v_done + 1;
-        v_edge := v_first[v_taken[v_done]];
-        while v_edge > 0 loop
-            v_job := p_children[v_edge];
-            v_needs[v_job] := v_needs[v_job] - 1;
-            if v_needs[v_job] = 0 then
-                v_taken[cardinality(v_taken) + 1] := v_job;
-            end if;
-            v_edge := v_next[v_edge];
-        end loop;
-    end loop;
-    if v_done = v_count then
-        return;
-    end if;
-
-    -- Whatever is left needs something that is left: following that leads into a circle.
-    select min(i) into v_job from generate_subscripts(v_needs, 1) as i where v_needs[i] > 0;
-    loop
-        v_path := v_path || v_job;
-        select min(parent) into v_job
-        from unnest(p_children, p_parents) as edge (child, parent)
-        where child = v_path[cardinality(v_path)] and v_needs[parent] > 0;
-        exit when v_job = any (v_path);
-    end loop;
-    v_path := v_path[array_position(v_path, v_job):] || v_job;
-    raise exception 'jobs depend on each other in a circle: %',
-        (select string_agg(p_names[step.job], ' -> ' order by step.place)
-         from unnest(v_path) with ordinality as step (job, place))
-        using errcode = 'invalid_parameter_value';
-end;
-$$;
-
-comment on function moonmind_queue._refuse_cycle(text[], integer[], integer[]) is 'Raise when dependencies form a circle.';
 -- <<<
 -- >>> sql/_release_dependents.sql
 -- _release_dependents(jobs) → void; the jobs have succeeded: queue who waited for the last of them.
@@ -1007,7 +1042,7 @@ comment on function moonmind_queue._seal_artifact(bigint, text) is 'Check a comp
 --   * Merges the heads of the lanes without locking, then locks in that order and skips what
 --     another session holds; looks further down only when that left it with too few.
 --   * The dependency subquery guards the claim: no job is taken whose needs have not all succeeded.
--- Locks     rows of ready and job, skip locked; no more than are returned.
+-- Locks     rows of job and ready, in this order, skip locked; no more than are returned.
 create or replace function moonmind_queue._take(p_lanes integer[], p_limit integer)
 returns bigint[]
 language plpgsql
@@ -1040,14 +1075,14 @@ begin
                 on (r.lane_id, r.priority, r.run_at, r.job_id)
                 = (heads.lane_id, heads.priority, heads.run_at, heads.job_id)
             join job on job.id = heads.job_id
-            where not exists (
+            where job.state = 'queued' and not exists (
                 select from dependency
                 left join job as needed on needed.id = dependency.needs_job_id
                 where dependency.job_id = heads.job_id and needed.state is distinct from 'succeeded'
             )
             order by heads.priority desc, heads.run_at, heads.job_id
             limit p_limit - cardinality(v_taken)
-            for update of r, job skip locked
+            for update of job, r skip locked
         ),
         taken as (
             delete from ready
@@ -1073,21 +1108,24 @@ comment on function moonmind_queue._take(integer[], integer) is 'Lock the most u
 -- >>> sql/_withdraw.sql
 -- _withdraw(job) → void; takes a queued job out of the claimable set again.
 --
--- Locks     the job is locked by the caller; its row in ready or scheduled.
+-- Contract
+--   * Looks into scheduled first: where a claim is just moving the job to ready, that waits for
+--     the claim to commit, and finds the row in ready then.
+-- Locks     the job is locked by the caller; its row in scheduled or ready.
 create or replace function moonmind_queue._withdraw(p_job moonmind_queue.job)
 returns void
 language plpgsql
 set search_path = moonmind_queue, pg_temp
 as $$
 begin
-    delete from ready
-    where lane_id = p_job.lane_id
-      and priority = p_job.priority
-      and run_at = p_job.run_at
-      and job_id = p_job.id;
+    delete from scheduled
+    where lane_id = p_job.lane_id and run_at = p_job.run_at and job_id = p_job.id;
     if not found then
-        delete from scheduled
-        where lane_id = p_job.lane_id and run_at = p_job.run_at and job_id = p_job.id;
+        delete from ready
+        where lane_id = p_job.lane_id
+          and priority = p_job.priority
+          and run_at = p_job.run_at
+          and job_id = p_job.id;
     end if;
 end;
 $$;
@@ -1115,12 +1153,15 @@ declare
     v_start    bigint;
     v_size     bigint;
 begin
-    select * into v_artifact from artifact where id = p_artifact_id and token = p_token and sealed_at is null;
+    select * into v_artifact from artifact where id = p_artifact_id and token = p_token;
+    if found then
+        v_lease := _lock_lease(v_artifact.job_id, p_token);
+        select * into v_artifact from artifact where id = p_artifact_id and sealed_at is null;
+    end if;
     if not found then
         raise exception 'token % has no open artifact %', p_token, p_artifact_id
             using errcode = 'invalid_parameter_value';
     end if;
-    v_lease := _lock_lease(v_artifact.job_id, p_token);
 
     select coalesce(max(start_byte + octet_length(content)), 0) into v_start
     from (
@@ -1134,6 +1175,9 @@ begin
     if v_size > v_artifact.size_bytes then
         raise exception 'artifact "%" was announced with % bytes and got %', v_artifact.name, v_artifact.size_bytes, v_size
             using errcode = 'invalid_parameter_value';
+    end if;
+    if octet_length(p_content) = 0 then
+        return v_start;
     end if;
     insert into artifact_chunk (artifact_id, start_byte, content) values (p_artifact_id, v_start, p_content);
     if v_size = v_artifact.size_bytes then
@@ -1168,7 +1212,7 @@ security definer
 set search_path = moonmind_queue, pg_temp
 as $$
 declare
-    v_own   constant text[] := '{created,ready,claimed,started,completed,failed,released,expired,cancel_requested,cancelled,blocked,dead_lettered,retried,unlocked,artifact}';
+    v_own   constant text[] := '{created,ready,waiting,claimed,started,completed,failed,released,expired,cancel_requested,cancelled,blocked,dead_lettered,retried,unlocked,artifact}';
     v_lease constant lease := _lock_lease(p_job_id, p_token);
 begin
     if p_type is null or p_type !~ '^[a-z][a-z_]{0,62}$' or p_type = any (v_own) then
@@ -1244,9 +1288,9 @@ comment on function moonmind_queue.cancel(bigint, text) is 'Cancel a job, or ask
 --   * Returns fewer than limit, or nothing, when there is not enough work. Never waits: what
 --     another session has locked is skipped, and only what is returned stays locked.
 --   * Does not touch expired leases; that is reclaim().
--- Locks     rows of ready and job, in claim order, skip locked.
+-- Locks     rows of job and ready, in claim order, skip locked.
 -- Events    claimed, and started with start.
--- Errors    22023 blank worker, limit below 1, lease not between 0 and a day.
+-- Errors    22023 worker blank or above 200 characters, limit below 1, lease not between 0 and a day.
 create or replace function moonmind_queue.claim(
     p_worker       text,
     p_agents       text[]   default null,
@@ -1325,7 +1369,7 @@ is 'Lease up to limit due jobs to a worker.';
 -- Contract
 --   * As complete_many() for one job, but a lost lease is an error.
 -- Locks     the job, its lease, its dependents in id order.
--- Errors    MQ001, MQ002
+-- Errors    MQ001, MQ002; 23514 a result that is not an object.
 create or replace function moonmind_queue.complete(p_job_id bigint, p_token bigint, p_result jsonb default '{}')
 returns void
 language plpgsql
@@ -1348,9 +1392,10 @@ comment on function moonmind_queue.complete(bigint, bigint, jsonb) is 'End a lea
 --   * A job that is missing from the answer is a lease that was lost; nothing of it changes.
 --   * A cancel request that came first wins: the job is cancelled, its result kept.
 --   * Dependents are released in the same transaction.
--- Locks     the jobs in id order, their leases, then the dependents in id order.
+-- Locks     the jobs and their dependents in one id order, then the leases.
 -- Notifies  moonmind_queue, for dependents.
 -- Events    completed or cancelled; ready for dependents.
+-- Errors    23514 a result that is not an object.
 create or replace function moonmind_queue.complete_many(
     p_job_ids bigint[],
     p_tokens  bigint[],
@@ -1367,7 +1412,15 @@ declare
     v_done      bigint[];
     v_succeeded bigint[];
 begin
-    perform from job where id = any (p_job_ids) order by id for update;
+    -- A union, not "or": that would read the whole table.
+    perform from job
+    where id in (
+        select unnest(p_job_ids)
+        union all
+        select dependency.job_id from dependency where needs_job_id = any (p_job_ids)
+    )
+    order by id
+    for update;
 
     with held as materialized (
         select lease.job_id, lease.worker, lease.cancel_requested_at is not null as cancelled,
@@ -1492,7 +1545,7 @@ is 'Add a job, optionally after others; part of the caller''s transaction.';
 --   * jobs is an array of objects with the parameters of enqueue() as names, without p_.
 --   * after may hold ids, and keys of this call or of jobs that exist; the order does not matter.
 --   * All or nothing. A key that exists, or stands earlier in the call, is that job, unchanged.
--- Locks     jobs named in after that existed before, shared, in id order.
+-- Locks     keys in their order, then jobs named in after that existed before, shared, in id order.
 -- Notifies  moonmind_queue, once per agent.
 -- Events    created
 -- Errors    22023 not an array of objects, unknown name, unknown dependency, circle (with its path);
@@ -1518,6 +1571,7 @@ begin
     from jsonb_to_recordset(p_jobs) as (agent text, kind text, capabilities text[])
     where kind is not null
     except select agent, kind, capabilities from lane
+    order by 1, 2, 3  -- two calls with the same new ones wait for each other, never in a circle
     on conflict do nothing;
 
     with given as (
@@ -1546,6 +1600,7 @@ begin
             and lane.kind = given.kind
             and lane.capabilities = _capabilities(given.capabilities)
         where not exists (select from job where job.id = v_ids[place])
+        order by key
         on conflict (key) where key is not null do nothing
         returning id
     )
@@ -1751,6 +1806,12 @@ begin
             limit p_limit - v_total
             for update skip locked
         );
+        -- Locked, none can be needed by a new job any more; one may have come while we looked.
+        v_ids := array(
+            select id
+            from unnest(v_ids) as id
+            where not exists (select from dependency where needs_job_id = id)
+        );
         exit when v_ids = '{}';
         delete from artifact_chunk where artifact_id in (select id from artifact where job_id = any (v_ids));
         delete from artifact where job_id = any (v_ids);
@@ -1791,11 +1852,16 @@ security definer
 set search_path = moonmind_queue, pg_temp
 as $$
 declare
-    v_id bigint;
+    v_sha256 constant text := encode(sha256(p_content), 'hex');
+    v_id     bigint;
 begin
+    if lower(p_sha256) <> v_sha256 then
+        raise exception 'artifact "%" was announced with sha256 % and has %', p_name, p_sha256, v_sha256
+            using errcode = 'data_exception';
+    end if;
     v_id := open_artifact(
         p_job_id, p_token, p_name, coalesce(p_content_type, 'application/octet-stream'),
-        octet_length(p_content), coalesce(lower(p_sha256), encode(sha256(p_content), 'hex'))
+        octet_length(p_content), v_sha256
     );
     if v_id is null then
         select id into v_id from artifact where job_id = p_job_id and token = p_token and name = p_name;
@@ -1970,7 +2036,7 @@ comment on function moonmind_queue.renew(bigint[], bigint[], interval) is 'Exten
 --   * A queued job that rests or is scheduled runs now, its attempts kept.
 -- Locks     the job; its row in scheduled; dependents of a succeeded job in id order.
 -- Notifies  moonmind_queue
--- Events    retried
+-- Events    retried; waiting for dependents that were queued.
 -- Errors    MQ002; MQ003 when the job is leased or waits for others.
 create or replace function moonmind_queue.retry(p_job_id bigint)
 returns text
@@ -2053,7 +2119,8 @@ comment on function moonmind_queue.start(bigint, bigint) is 'Say that a claimed 
 --
 -- Contract
 --   * Refused while the worker that holds the job is alive, unless forced: the token then keeps
---     the late worker out. The attempt counts. The job is queued at once, or cancelled if asked for.
+--     the late worker out. The job is queued at once, or cancelled if asked for. The attempt
+--     counts; was it the last one, then unlocking grants one more.
 -- Locks     the job, its lease.
 -- Notifies  moonmind_queue; moonmind_queue_control with the worker's name.
 -- Events    unlocked, then cancelled where it applies.
@@ -2072,7 +2139,7 @@ begin
     if not found then
         raise exception 'job % is not leased: it is %', p_job_id, v_job.state using errcode = 'MQ003';
     end if;
-    if not p_force and exists (
+    if not coalesce(p_force, false) and exists (
         select from worker_overview where worker = v_lease.worker and status = 'live'
     ) then
         raise exception 'job % is held by %, which is alive; unlock it by force to take it away', p_job_id, v_lease.worker
@@ -2169,12 +2236,16 @@ with recursive step as (
     join moonmind_queue.job needed on needed.id = dependency.needs_job_id and needed.state <> 'succeeded'
     where job.state = 'waiting'
     union all
-    select step.job_id, needed.id, needed.state::text, needed.error, step.depth + 1,
-           format('%s: it needs job %s, which is %s', step.reason, needed.id, needed.state)
-    from step
-    join moonmind_queue.dependency on dependency.job_id = step.needs_job_id
-    join moonmind_queue.job needed on needed.id = dependency.needs_job_id and needed.state <> 'succeeded'
-    where step.state = 'waiting' and step.depth < 20
+    select * from (  -- one way to each need, not all of them: their number doubles with every step
+        select distinct on (step.job_id, needed.id)
+               step.job_id, needed.id, needed.state::text, needed.error, step.depth + 1,
+               format('%s: it needs job %s, which is %s', step.reason, needed.id, needed.state)
+        from step
+        join moonmind_queue.dependency on dependency.job_id = step.needs_job_id
+        join moonmind_queue.job needed on needed.id = dependency.needs_job_id and needed.state <> 'succeeded'
+        where step.state = 'waiting' and step.depth < 20
+        order by step.job_id, needed.id, step.needs_job_id
+    ) as further
 ),
 last_step as (
     select distinct on (job_id) job_id, reason, state, error

@@ -1,16 +1,17 @@
--- _refuse_cycle(names, children, parents) → void, or an error that shows the circle.
+-- _order_jobs(names, children, parents) → the jobs in an order in which none comes before its needs.
 --
 -- The jobs of one call are numbered from 1; edge i says that job children[i] needs job parents[i].
 --
 -- Contract
+--   * As they were given when that is such an order already.
 --   * Linear in jobs and edges: jobs without an unmet need are taken away until none is left.
 -- Errors    22023 with the path, for example: a -> b -> a.
-create or replace function moonmind_queue._refuse_cycle(
+create or replace function moonmind_queue._order_jobs(
     p_names    text[],
     p_children integer[],
     p_parents  integer[]
 )
-returns void
+returns integer[]
 language plpgsql
 immutable
 set search_path = moonmind_queue, pg_temp
@@ -30,7 +31,7 @@ begin
     if not exists (
         select from unnest(p_children, p_parents) as edge (child, parent) where parent >= child
     ) then
-        return;
+        return array(select generate_series(1, v_count));
     end if;
     for v_edge in 1 .. cardinality(p_children) loop
         v_needs[p_children[v_edge]] := v_needs[p_children[v_edge]] + 1;
@@ -55,7 +56,7 @@ begin
         end loop;
     end loop;
     if v_done = v_count then
-        return;
+        return v_taken;
     end if;
 
     -- Whatever is left needs something that is left: following that leads into a circle.
@@ -75,4 +76,4 @@ begin
 end;
 $$;
 
-comment on function moonmind_queue._refuse_cycle(text[], integer[], integer[]) is 'Raise when dependencies form a circle.';
+comment on function moonmind_queue._order_jobs(text[], integer[], integer[]) is 'Order jobs by their needs, or raise when these form a circle.';

@@ -1,0 +1,142 @@
+"""Speed that is a promise: a crowd in front costs a claim nothing, and hot updates stay in place."""
+
+from datetime import timedelta
+
+import psycopg
+import pytest
+
+from moonmind_queue import Queue
+
+MINUTE = timedelta(minutes=1)
+CROWD = 50_000
+# What a producer would do in a hundred calls, done by the owner of the tables in one.
+FILL = """
+insert into moonmind_queue.lane (agent, kind, capabilities)
+values ('codex', 'k', '{}'), ('claude', 'k', '{}'), ('codex', 'k', '{gpu}'), ('idle', 'k', '{}');
+insert into moonmind_queue.job
+    (agent, kind, state, run_at, created_at, updated_at, lane_id, unmet, event_seq, priority, finished_at)
+select case when crowd = 'foreign' then 'claude' when idle then 'idle' else 'codex' end, 'k',
+       case crowd when 'waiting' then 'waiting' when 'finished' then 'succeeded' else 'queued' end,
+       now() + case crowd when 'scheduled' then interval '1 day' else '-1 hour' end, now(), now(),
+       case when crowd = 'foreign' then 2 when crowd = 'incapable' then 3 when idle then 4 else 1 end,
+       (crowd = 'waiting')::integer, 1, case crowd when 'ready' then 0 else 9 end,
+       case crowd when 'finished' then now() end
+from unnest('{finished,waiting,scheduled,foreign,incapable,ready}'::text[]) as crowd,
+     generate_series(1, %(crowd)s) as n,
+     lateral (select crowd in ('finished', 'waiting', 'scheduled') and n %% 2 = 0) as half (idle);
+insert into moonmind_queue.ready (lane_id, priority, run_at, job_id)
+select lane_id, priority, run_at, id from moonmind_queue.job where state = 'queued' and run_at <= now();
+insert into moonmind_queue.scheduled (lane_id, priority, run_at, job_id)
+select lane_id, priority, run_at, id from moonmind_queue.job where state = 'queued' and run_at > now();
+insert into moonmind_queue.event (job_id, seq, at, type)
+select id, 1, now(), 'created' from moonmind_queue.job;
+"""
+
+
+@pytest.fixture(scope="module")
+def crowded(create_database, template):
+    """A queue with 50,000 jobs of every sort that a claim for codex must pass by, and to claim."""
+    dsn = create_database(template)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        with connection.transaction():
+            connection.execute("set local session_replication_role = replica")
+            for statement in FILL.split(";\n"):
+                connection.execute(statement, {"crowd": CROWD} if "%(" in statement else None)
+        connection.execute("vacuum analyze")
+    return dsn
+
+
+@pytest.fixture
+def crowd(crowded):
+    """A session on the crowded queue; its work is rolled back."""
+    with psycopg.connect(crowded) as connection:
+        yield connection
+        connection.rollback()
+
+
+def pages(connection, statement, *values):
+    """How many pages a statement, with all that its functions do, looks at; warm."""
+    connection.execute("savepoint before")
+    connection.execute(statement, values)
+    connection.execute("rollback to before")
+    [plan] = connection.execute(
+        f"explain (analyze, buffers, timing off, format json) {statement}", values
+    ).fetchone()
+    return plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"]
+
+
+@pytest.mark.parametrize(("limit", "bound"), [(1, 250), (20, 1200)])
+def test_a_claim_looks_at_few_pages(crowd, limit, bound):
+    """With 300,000 jobs in the way a claim costs pages per job that it takes, and no scan."""
+    touched = pages(
+        crowd,
+        "select * from moonmind_queue.claim('w', '{codex}', p_limit => %s)",
+        limit,
+    )
+
+    assert touched < bound
+
+
+@pytest.mark.parametrize("agents", ["{idle}", "{nobody}"])
+def test_a_claim_that_finds_nothing_looks_at_few_pages(crowd, agents):
+    """Waiting, scheduled, finished and foreign jobs cost nothing when there is nothing to take."""
+    touched = pages(crowd, "select * from moonmind_queue.claim('w', %s)", agents)
+
+    assert touched < 60
+
+
+@pytest.mark.parametrize(
+    ("statement", "bound"),
+    [
+        ("select moonmind_queue.next_due('{codex}')", 60),
+        ("select * from moonmind_queue.reclaim()", 60),
+        ("select moonmind_queue.enqueue('k')", 150),
+        ("select moonmind_queue.cancel(250001)", 150),
+        ("select * from moonmind_queue.job_overview where id = 250001", 60),
+        ("select * from moonmind_queue.job_history where job_id = 250001", 60),
+    ],
+)
+def test_nothing_that_happens_often_scans(crowd, statement, bound):
+    """What workers and producers call all day costs the same in a crowd."""
+    assert pages(crowd, statement) < bound
+
+
+@pytest.fixture
+def updates(session, until):
+    """How many updates a table has seen, once that many have been counted: (in all, in place)."""
+    watch = session(autocommit=True)
+
+    def count(table, expected):
+        def row():
+            found = watch.execute(
+                "select n_tup_upd, n_tup_hot_upd from pg_stat_user_tables"
+                " where schemaname = 'moonmind_queue' and relname = %s",
+                [table],
+            ).fetchone()
+            return found if found[0] >= expected else None
+
+        return until(row)
+
+    return count
+
+
+def test_claims_and_completions_update_jobs_in_place(here, session, updates):
+    """Where a page has room no index of job is touched."""
+    here.enqueue_many([{"kind": "k"}] * 20)
+    with session(autocommit=True) as connection:
+        queue = Queue(connection)
+        while held := queue.claim("w", start=True):
+            queue.complete(held[0])
+
+    assert updates("job", 40) == (40, 40)
+
+
+def test_renewals_update_leases_in_place(here, session, updates):
+    """Every single renewal, hundreds of times, stays in its page."""
+    here.enqueue_many([{"kind": "k"}] * 20)
+    held = here.claim("w", limit=20)
+    with session(autocommit=True) as connection:
+        for _ in range(30):
+            Queue(connection).renew(held, MINUTE)
+
+    assert updates("lease", 600) == (600, 600)
