@@ -3,6 +3,7 @@
 import re
 import signal
 import subprocess
+import sys
 import time
 from datetime import timedelta
 
@@ -26,6 +27,41 @@ def produce(fresh):
 def running(look, job: int) -> bool:
     """Say whether a worker runs the job."""
     return look("select state from moonmind_queue.job where id = %s", job) == ["running"]
+
+
+CLAIMER = """
+import sys
+from moonmind_queue import connect
+
+with connect(sys.argv[1], application_name="claimer") as queue:
+    sys.stdin.readline()
+    while jobs := queue.claim(sys.argv[2]):
+        print(jobs[0].id)
+"""
+
+
+def test_sixteen_processes_claim_each_job_once(fresh, produce, look):
+    """500 jobs and 16 processes that claim one by one: 500 claims, 500 different ids."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", CLAIMER, fresh, str(number)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(16)
+    ]
+    jobs = produce.enqueue_many([{"kind": "k"}] * 500)
+    there = "select count(*) from pg_stat_activity where application_name = 'claimer'"
+    eventually(lambda: look(f"{there} and datname = current_database()") == [16], within=60)
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+
+    claimed = [int(line) for process in processes for line in process.communicate()[0].split()]
+
+    assert sorted(claimed) == jobs
+    assert {process.returncode for process in processes} == {0}
 
 
 def test_a_killed_workers_job_is_taken_over_soon_after_its_lease(spawn, produce, look):
