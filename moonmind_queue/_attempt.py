@@ -79,7 +79,7 @@ class Attempt:
         except LeaseLost as error:
             self.lose(str(error))
             return Ending("stopped", reason=str(error))
-        except Exception as error:
+        except BaseException as error:  # SystemExit too: a thread must never end without an ending
             log.warning("job.raised", job=self.job.id, exc_info=True)
             return Ending("retry", reason=f"{type(error).__name__}: {error}")
 

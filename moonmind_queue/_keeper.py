@@ -12,10 +12,10 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
+from importlib.metadata import version
 
 import structlog
 
-from moonmind_queue import __version__
 from moonmind_queue._attempt import Attempt
 from moonmind_queue.errors import QueueError
 from moonmind_queue.queue import Queue, connect
@@ -95,7 +95,7 @@ class Keeper:
                 slots=self._slots,
                 host=platform.node(),
                 pid=os.getpid(),
-                version=__version__,
+                version=version("moonmind-queue"),
             )
         return self._worker_id
 

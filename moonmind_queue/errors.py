@@ -14,7 +14,7 @@
     ├── ArtifactCorrupt             bytes that do not match their digest
     ├── SettingsError               an environment variable that cannot be used; names it
     ├── SchemaMismatch              database and package disagree; says what to run
-    ├── DatabaseUnavailable         no connection, or it broke: try again later
+    ├── DatabaseUnavailable         no connection, or transaction given up: try again
     └── DatabaseError               anything else PostgreSQL says; the cause is attached
 
 Errors of the database are told apart by SQLSTATE, never by their text.
@@ -84,7 +84,7 @@ class SchemaMismatch(QueueError):
 
 
 class DatabaseUnavailable(QueueError):
-    """The database cannot be reached, or the connection broke."""
+    """The database cannot be reached, the connection broke, or it gave the transaction up."""
 
 
 class DatabaseError(QueueError):
@@ -96,7 +96,8 @@ _BY_SQLSTATE: dict[str, type[QueueError]] = {
 }
 _BAD_ARGUMENT = ("22", "23")  # data exception, integrity constraint violation
 _NO_SCHEMA = ("3F000", "42P01", "42883")  # no such schema, table or view, function
-_UNAVAILABLE = ("08", "57P", "25006", "53300")  # connection, shutdown, read-only, too many
+# connection, transaction given up (deadlock, serialization), shutdown, read-only, too many clients
+_UNAVAILABLE = ("08", "40", "57P", "25006", "53300")
 
 
 def from_postgres(error: psycopg.Error) -> QueueError:

@@ -173,7 +173,7 @@ class Queue:
 
     def release(self, job: ClaimedJob, reason: str | None = None) -> None:
         """Hand the job back unharmed; the attempt does not count."""
-        self._value("release", job_id=job.id, token=job.token, reason=reason)
+        self._value("release", job_id=job.id, token=job.token, reason=storable(reason))
 
     def append_event(
         self,
@@ -238,7 +238,7 @@ class Queue:
 
     def cancel(self, job_id: int, reason: str | None = None) -> JobState:
         """Cancel the job, or ask its worker to stop; raises ``WrongState`` when it has ended."""
-        return JobState(self._value("cancel", job_id=job_id, reason=reason))
+        return JobState(self._value("cancel", job_id=job_id, reason=storable(reason)))
 
     def retry(self, job_id: int) -> JobState:
         """Let a final or blocked job run again, or one that rests run now."""

@@ -35,6 +35,7 @@ from moonmind_queue.queue import Queue, connect
 log = structlog.get_logger()
 
 GRACE = 8.0  # seconds that jobs get to end after stop(); then they are handed back regardless
+BREATH = 0.05  # seconds until another look at what others hold
 DEADLINE = 9.5  # seconds after stop() at which run() returns whatever the database does
 
 
@@ -169,12 +170,17 @@ class Worker:
         if self._stop_at is not None or not self._may_claim:
             return 0.1
         now = time.monotonic()
+        until_reclaim = max(self._next_reclaim - now, 0.001)
+        if len(self._running) >= self._slots:
+            return until_reclaim  # no time brings anything to a full worker; a free slot wakes it
         if now >= self._due:
             due = queue.next_due(self._agents, sorted(self._executors), self._capabilities)
-            self._due = now + due.total_seconds() if due is not None else float("inf")
-        until_reclaim = max(self._next_reclaim - now, 0.0)
+            if due is None:
+                self._due = float("inf")
+            else:  # what is due and was not to be had just now is in another worker's hands
+                self._due = now + (due.total_seconds() or BREATH)
         until_poll = _spread(self._poll.total_seconds(), 0.8, 1.2)
-        return max(min(until_reclaim, until_poll, self._due - now), 0.001)
+        return min(until_reclaim, until_poll, max(self._due - now, 0.001))
 
     def _pause(self, seconds: float) -> None:
         """Wait for the database to come back; stop() shortens the wait, its deadline ends it."""
@@ -292,6 +298,8 @@ class Worker:
                 log.warning("job.ended", job=job.id, state=state, error=ending.reason)
         except LeaseLost as error:
             attempt.lose(str(error))
+        except (InvalidArgument, DatabaseError):
+            log.exception("job.unreported", job=job.id)  # its lease will run out
 
     def _forget(self, attempt: Attempt) -> None:
         with self._lock:

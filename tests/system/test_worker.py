@@ -105,6 +105,44 @@ def test_more_jobs_than_slots(start, produce):
     assert most <= 4
 
 
+@pytest.fixture
+def calls(fresh, look):
+    """Count calls of a SQL function from here on; sessions that begin later are counted."""
+    with psycopg.connect(fresh, autocommit=True) as connection:
+        connection.execute(
+            f"alter database {connection.info.dbname} set track_functions = 'all'"  # type: ignore[arg-type]
+        )
+    count = "select coalesce(sum(calls), 0)::int from pg_stat_user_functions where funcname = %s"
+    return lambda name: look(count, name)[0]
+
+
+def test_a_full_worker_does_not_spin_on_what_it_cannot_take(start, produce, calls):
+    """While every slot is busy, a job that is due costs no statement but the look for lost ones."""
+    start({"wait": Handled(waits_for_stop)}, poll=timedelta(seconds=0.2))
+    busy = produce.enqueue("wait")
+    eventually(lambda: produce.get(busy).state == "running")
+    produce.enqueue("wait", run_at=datetime.now(UTC) + timedelta(seconds=0.1))
+
+    time.sleep(0.9)  # what is shown is that nothing happens
+
+    produce.cancel(busy)
+    eventually(lambda: produce.get(busy).state == "cancelled")
+    eventually(lambda: calls("claim"))
+    assert calls("next_due") + calls("reclaim") <= 10
+
+
+def test_an_idle_worker_asks_once_a_poll(start, listening, calls, produce):
+    """With nothing to do a worker claims about once a poll and does not spin in between."""
+    running = start(poll=timedelta(seconds=0.25))
+    eventually(listening)
+
+    time.sleep(0.9)  # what is shown is that little happens
+
+    running.stop()
+    eventually(lambda: calls("see_worker"))
+    assert calls("claim") <= 8
+
+
 def test_the_poll_suffices_without_any_notification(start, produce, look):
     """A worker that hears nothing still drains the queue: notifications are only hints."""
     start(poll=timedelta(seconds=0.1), listen_dsn="postgresql://nobody@127.0.0.1:1/none")
@@ -158,6 +196,8 @@ def test_an_ending_that_meets_a_lost_connection_is_told_later(start, produce, lo
         (Block("please log in"), "blocked", "please log in"),
         (Retry("try again", after=timedelta(hours=2)), "queued", "try again"),
         (ValueError("a bug"), "queued", "ValueError: a bug"),
+        (SystemExit(3), "queued", "SystemExit: 3"),
+        (ValueError("with a \0"), "queued", "ValueError: with a \N{REPLACEMENT CHARACTER}"),
         (Stopped("nobody asked"), "queued", "stopped by itself: nobody asked"),
     ],
 )

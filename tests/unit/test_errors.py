@@ -22,7 +22,9 @@ from moonmind_queue import errors
         ("42883", errors.SchemaMismatch),
         ("57P01", errors.DatabaseUnavailable),
         ("25006", errors.DatabaseUnavailable),
-        ("40P01", errors.DatabaseError),
+        ("40P01", errors.DatabaseUnavailable),
+        ("40001", errors.DatabaseUnavailable),
+        ("54000", errors.DatabaseError),
     ],
 )
 def test_the_sqlstate_decides_the_type(db, sqlstate, expected):
