@@ -49,8 +49,9 @@ def opened(source: Path | bytes) -> Iterator[tuple[BufferedReader | BytesIO, int
         descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         raise errors.InvalidArgument(f"{source.name} cannot be stored: {error.strerror}") from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise errors.InvalidArgument(f"{source.name} cannot be stored: not a regular file")
     with os.fdopen(descriptor, "rb") as stream:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise errors.InvalidArgument(f"{source.name} cannot be stored: not a regular file")
         yield stream, status.st_size

@@ -110,7 +110,7 @@ def from_postgres(error: psycopg.Error) -> QueueError:
         not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
     ):
         return DatabaseUnavailable(message)
-    if state.startswith(_BAD_ARGUMENT):
+    if state.startswith(_BAD_ARGUMENT) or (not state and isinstance(error, psycopg.DataError)):
         return InvalidArgument(message)
     if state == "42501":
         return NotAllowed(message)

@@ -227,8 +227,12 @@ class Queue:
                 sha256=hashlib.file_digest(stream, "sha256").hexdigest(),
             )
             stream.seek(0)
+            sent = 0
             while artifact is not None and (chunk := stream.read(CHUNK_BYTES)):
+                sent += len(chunk)
                 self._value("append_artifact", artifact_id=artifact, token=job.token, content=chunk)
+            if artifact is not None and sent != size:
+                raise errors.InvalidArgument(f"{name} changed while it was being stored")
 
     # --- operate ---------------------------------------------------------------------------
 
@@ -309,14 +313,23 @@ class Queue:
         raise errors.JobNotFound(f"job {job_id} does not exist")
 
     def history(self, job_id: int, *, after: int = 0, limit: int = 1000) -> list[Event]:
-        """Return events of a job with a number above ``after``, in order, none left out."""
+        """Return events of a job with a number above ``after``, in order, none left out.
+
+        Raises ``JobNotFound``.
+        """
         clause = SQL("where job_id = %(job)s and seq > %(after)s order by seq limit %(limit)s")
-        return self._view(Event, "job_history", clause, job=job_id, after=after, limit=limit)
+        events = self._view(Event, "job_history", clause, job=job_id, after=after, limit=limit)
+        if not events:
+            self.get(job_id)
+        return events
 
     def artifacts(self, job_id: int) -> list[Artifact]:
-        """Return the artifacts of a job, newest first."""
+        """Return the artifacts of a job, newest first; raises ``JobNotFound``."""
         clause = SQL("where job_id = %(job)s order by id desc")
-        return self._view(Artifact, "job_artifact", clause, job=job_id)
+        artifacts = self._view(Artifact, "job_artifact", clause, job=job_id)
+        if not artifacts:
+            self.get(job_id)
+        return artifacts
 
     def read_artifact(self, artifact: Artifact) -> Iterator[bytes]:
         """Yield the bytes in chunks; raises ``ArtifactCorrupt`` when they are not what was put."""

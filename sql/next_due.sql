@@ -14,8 +14,9 @@ language sql
 security definer
 set search_path = moonmind_queue, pg_temp
 as $$
-    select greatest(
-        least(
+    select greatest(at - _now(), interval '0')
+    from (
+        select least(
             (
                 select min(first.run_at)
                 from unnest(_lanes(p_agents, p_kinds, p_capabilities)) as lane (id)
@@ -24,9 +25,9 @@ as $$
                 ) as first
             ),
             (select min(expires_at) from lease)
-        ) - _now(),
-        interval '0'
-    );
+        )
+    ) as due (at)
+    where at is not null;  -- greatest() would pass over a null
 $$;
 
 comment on function moonmind_queue.next_due(text[], text[], text[]) is 'The sleep of an idle worker.';

@@ -73,7 +73,9 @@ def _container(image: str) -> Server:
     except ImportError as error:
         raise DockerUnavailableError(str(error)) from error
     _knock(get_docker_host() or "unix:///var/run/docker.sock")
-    container = PostgresContainer(image, password=secrets.token_hex(16))
+    # The names that an embedded server has, so that tests see no difference.
+    names = {"username": "postgres", "dbname": "postgres"}
+    container = PostgresContainer(image, password=secrets.token_hex(16), **names)
     docker = container.get_docker_client()
     if missing := _missing(docker.client, image):
         docker.client.close()

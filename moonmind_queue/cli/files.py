@@ -55,7 +55,6 @@ def artifacts_ls(job: int, as_json: bool) -> None:
       moonmind-queue artifacts ls 7
     """
     with opened() as queue:
-        queue.get(job)
         rows = [artifact_row(each) for each in queue.artifacts(job)]
     if as_json:
         print_json(rows)
@@ -82,7 +81,6 @@ def artifacts_get(job: int, name: str, attempt: int | None, output: Path | None)
       moonmind-queue artifacts get 7 logs/codex_exec.log -o codex.log
     """
     with opened() as queue:
-        queue.get(job)
         files = queue.artifacts(job)
         for each in files:
             if each.name == name and attempt in (None, each.attempt):

@@ -42,14 +42,14 @@ def events(job: int | None, follow: bool, as_json: bool) -> None:
 
 
 def _events_of(queue: "Queue", job: int, follow: bool) -> Iterator[dict[str, Any]]:
-    queue.get(job)
     seen = 0
     while True:
         # Read the state first: once it is final, one more look has the whole history.
         final = queue.get(job).state.final
-        for event in queue.history(job, after=seen):
-            seen = event.seq
-            yield {name: getattr(event, name) for name in event.__slots__}
+        while page := queue.history(job, after=seen):
+            for event in page:
+                yield {name: getattr(event, name) for name in event.__slots__}
+            seen = page[-1].seq
         if not follow or final:
             return
         time.sleep(FOLLOW_SECONDS)

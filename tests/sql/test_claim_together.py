@@ -7,7 +7,7 @@ import pytest
 from psycopg.rows import scalar_row
 
 from moonmind_queue import Queue
-from moonmind_queue.errors import DatabaseError
+from moonmind_queue.errors import DatabaseUnavailable
 
 HOUR = timedelta(hours=1)
 
@@ -116,5 +116,5 @@ def test_a_repeatable_read_claimer_is_told_to_try_again(here, session):
 
     here.claim("w")
 
-    with pytest.raises(DatabaseError):
+    with pytest.raises(DatabaseUnavailable, match="could not serialize"):
         Queue(stale).claim("late")

@@ -19,6 +19,7 @@ def run(queue, *jobs):
 
 
 def states(queue, *jobs):
+    """How these jobs stand."""
     return [str(queue.get(job).state) for job in jobs]
 
 
@@ -140,9 +141,7 @@ def test_the_guard_in_the_claim_holds_even_against_a_wrong_count(queue, db):
     """Without the bookkeeping the dependency subquery alone still keeps a job back."""
     need = queue.enqueue("l")
     child = queue.enqueue("k", after=[need])
-    db.execute(
-        "update moonmind_queue.job set state = 'queued', unmet = 0 where id = %s", [child]
-    )
+    db.execute("update moonmind_queue.job set state = 'queued', unmet = 0 where id = %s", [child])
     db.execute(
         "insert into moonmind_queue.ready select lane_id, priority, run_at, id"
         " from moonmind_queue.job where id = %s",

@@ -30,45 +30,62 @@ def sql(queue, statement, *values):
 
 
 def reclaimed(queue, clock, job):
+    """The lease ran out and was taken back."""
     clock.advance(3 * MINUTE)
     queue.reclaim()
 
 
 def claimed_again(queue, clock, job):
+    """And a worker of the same name has the job again."""
     reclaimed(queue, clock, job)
     clock.advance(3 * MINUTE)
     queue.claim("w", start=True)
 
 
 def released(queue, clock, job):
+    """The holder handed the job back."""
     queue.release(job)
 
 
 def released_and_claimed(queue, clock, job):
+    """And has it again, in the same attempt, under another token."""
     queue.release(job)
     queue.claim("w", start=True)
 
 
 def unlocked(queue, clock, job):
+    """An operator took the job away."""
     queue.unlock(job.id, force=True)
 
 
 def ended(queue, clock, job):
+    """The holder completed the job."""
     queue.complete(job)
 
 
 def dead(queue, clock, job):
+    """Every attempt was lost."""
     for _ in range(2):
         claimed_again(queue, clock, job)
     reclaimed(queue, clock, job)
 
 
 def cancelled(queue, clock, job):
+    """Somebody cancelled the job, and its lease ran out."""
     queue.cancel(job.id)
     reclaimed(queue, clock, job)
 
 
-LOSSES = [reclaimed, claimed_again, released, released_and_claimed, unlocked, ended, dead, cancelled]
+LOSSES = [
+    reclaimed,
+    claimed_again,
+    released,
+    released_and_claimed,
+    unlocked,
+    ended,
+    dead,
+    cancelled,
+]
 
 
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.__name__)
@@ -190,9 +207,7 @@ def test_a_reclaim_that_waits_behind_a_completion_finds_nothing(here, session, f
     assert here.reclaim() == []
 
 
-def test_a_completion_that_waits_behind_a_reclaim_is_late(
-    here, session, blocked, fresh, clock_of
-):
+def test_a_completion_that_waits_behind_a_reclaim_is_late(here, session, blocked, fresh, clock_of):
     """The holder waits for the reclaimer's commit and then learns that the lease is lost."""
     here.enqueue("k")
     [job] = here.claim("w")
@@ -223,9 +238,7 @@ def test_a_renewal_that_comes_first_keeps_the_lease(here, session, fresh, clock_
     here.complete(job)
 
 
-def test_a_renewal_that_waits_behind_a_reclaim_is_told_so(
-    here, session, blocked, fresh, clock_of
-):
+def test_a_renewal_that_waits_behind_a_reclaim_is_told_so(here, session, blocked, fresh, clock_of):
     """The row is missing from the answer."""
     here.enqueue("k")
     [job] = here.claim("w")

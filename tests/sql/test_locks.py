@@ -39,7 +39,12 @@ CALLS = {
 def dag(queue):
     """Twelve jobs, each after the two before it, given in the wrong order."""
     jobs = [
-        {"kind": "k", "key": f"j{i}", "max_attempts": 99, "after": [f"j{i - d}" for d in (1, 2) if i >= d]}
+        {
+            "kind": "k",
+            "key": f"j{i}",
+            "max_attempts": 99,
+            "after": [f"j{i - d}" for d in (1, 2) if i >= d],
+        }
         for i in range(12)
     ]
     return queue.enqueue_many(jobs[::-1])
@@ -52,7 +57,7 @@ def test_all_functions_against_each_other(here, session, threads, seed):
     faults = []
 
     def work(number):
-        dice = random.Random(f"{seed}/{number}")
+        dice = random.Random(f"{seed}/{number}")  # noqa: S311
         queue, held = Queue(session(autocommit=True)), []
         for _ in range(ROUNDS * 6):
             name = dice.choice([*CALLS, "claim", "complete", "complete"])
@@ -71,7 +76,9 @@ def test_all_functions_against_each_other(here, session, threads, seed):
 
 @pytest.mark.parametrize(
     ("one", "two"),
-    list(itertools.combinations(["complete", "complete_many", "retry", "enqueue", "enqueue_many"], 2)),
+    list(
+        itertools.combinations(["complete", "complete_many", "retry", "enqueue", "enqueue_many"], 2)
+    ),
 )
 def test_pairs_that_lock_several_jobs(here, session, threads, one, two):
     """Completions, retries and new dependents meet on the same jobs from both ends."""
@@ -79,7 +86,7 @@ def test_pairs_that_lock_several_jobs(here, session, threads, one, two):
     faults = []
 
     def work(name):
-        queue, held, dice = Queue(session(autocommit=True)), [], random.Random(name)
+        queue, held, dice = Queue(session(autocommit=True)), [], random.Random(name)  # noqa: S311
         for _ in range(ROUNDS):
             held.extend(queue.claim("w", limit=2))
             try:
@@ -121,6 +128,34 @@ def test_a_completion_and_a_producer_meet_in_id_order(here, session, blocked):
     completion.result()
 
     assert here.get(child).state == "queued"
+
+
+def test_completions_in_bulk_and_a_producer_meet_in_id_order(here, session, blocked):
+    """Jobs and dependents of a bulk completion are locked in one order, not one after the other."""
+    first = here.enqueue("k")
+    child = here.enqueue("k", after=[first])
+    here.enqueue("k")
+    held = here.claim("w", limit=2)
+    producing = session()
+    producing.execute("select from moonmind_queue.job where id = %s for share", [child])
+
+    completion = blocked(lambda queue: queue.complete_many([(job, {}) for job in held]))
+    Queue(producing).enqueue("k", after=[child, held[1].id])
+    producing.commit()
+
+    assert len(completion.result()) == 2
+
+
+def test_keys_are_taken_in_their_order(here, session, blocked):
+    """A bulk that waits for another's key has not yet taken the keys that come after it."""
+    other = session()
+    middle = Queue(other).enqueue("k", key="m")
+
+    bulk = blocked(lambda queue: queue.enqueue_many([{"kind": "k", "key": k} for k in "zm"]))
+    last = Queue(other).enqueue("k", key="z")
+    other.commit()
+
+    assert bulk.result() == [last, middle]
 
 
 def test_the_same_keys_in_another_order_do_not_lock_in_a_circle(here, session, threads):

@@ -1,4 +1,4 @@
-"""Speed that is a promise: a crowd in front costs a claim nothing, and hot updates stay in place."""
+"""Speed that is a promise: a crowd costs a claim nothing, and hot updates stay in place."""
 
 from datetime import timedelta
 
@@ -14,20 +14,24 @@ FILL = """
 insert into moonmind_queue.lane (agent, kind, capabilities)
 values ('codex', 'k', '{}'), ('claude', 'k', '{}'), ('codex', 'k', '{gpu}'), ('idle', 'k', '{}');
 insert into moonmind_queue.job
-    (agent, kind, state, run_at, created_at, updated_at, lane_id, unmet, event_seq, priority, finished_at)
+    (agent, kind, state, run_at, created_at, updated_at, lane_id, unmet, event_seq, priority,
+     finished_at)
 select case when crowd = 'foreign' then 'claude' when idle then 'idle' else 'codex' end, 'k',
        case crowd when 'waiting' then 'waiting' when 'finished' then 'succeeded' else 'queued' end,
        now() + case crowd when 'scheduled' then interval '1 day' else '-1 hour' end, now(), now(),
-       case when crowd = 'foreign' then 2 when crowd = 'incapable' then 3 when idle then 4 else 1 end,
+       case when idle then 4 when crowd = 'foreign' then 2
+            when crowd = 'incapable' then 3 else 1 end,
        (crowd = 'waiting')::integer, 1, case crowd when 'ready' then 0 else 9 end,
        case crowd when 'finished' then now() end
 from unnest('{finished,waiting,scheduled,foreign,incapable,ready}'::text[]) as crowd,
      generate_series(1, %(crowd)s) as n,
      lateral (select crowd in ('finished', 'waiting', 'scheduled') and n %% 2 = 0) as half (idle);
 insert into moonmind_queue.ready (lane_id, priority, run_at, job_id)
-select lane_id, priority, run_at, id from moonmind_queue.job where state = 'queued' and run_at <= now();
+select lane_id, priority, run_at, id from moonmind_queue.job
+where state = 'queued' and run_at <= now();
 insert into moonmind_queue.scheduled (lane_id, priority, run_at, job_id)
-select lane_id, priority, run_at, id from moonmind_queue.job where state = 'queued' and run_at > now();
+select lane_id, priority, run_at, id from moonmind_queue.job
+where state = 'queued' and run_at > now();
 insert into moonmind_queue.event (job_id, seq, at, type)
 select id, 1, now(), 'created' from moonmind_queue.job;
 """
@@ -39,7 +43,6 @@ def crowded(create_database, template):
     dsn = create_database(template)
     with psycopg.connect(dsn, autocommit=True) as connection:
         with connection.transaction():
-            connection.execute("set local session_replication_role = replica")
             for statement in FILL.split(";\n"):
                 connection.execute(statement, {"crowd": CROWD} if "%(" in statement else None)
         connection.execute("vacuum analyze")

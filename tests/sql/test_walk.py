@@ -31,7 +31,8 @@ BROKEN = {
     "a lease exists exactly for claimed and running jobs": """
         select coalesce(job.id, lease.job_id)
         from job full join lease on lease.job_id = job.id
-        where (lease.job_id is not null) is distinct from (job.state in ('claimed', 'running'))""",
+        where job.id is null
+            or (lease.job_id is null) = (job.state in ('claimed', 'running'))""",
     "the attempt of a lease is that of its job": """
         select id from job join lease on lease.job_id = job.id where lease.attempt <> job.attempt""",
     "a queued job is ready or scheduled, once, at its place; no other is": """
@@ -53,7 +54,8 @@ BROKEN = {
         left join job as need on need.id = dependency.needs_job_id
         where job.state in ('waiting', 'queued')
         group by job.id
-        having job.unmet <> count(dependency.needs_job_id) filter (where need.state is distinct from 'succeeded')""",
+        having job.unmet <> count(dependency.needs_job_id)
+            filter (where need.state is distinct from 'succeeded')""",
     "events are numbered without gaps up to event_seq": """
         select job.id
         from job left join event on event.job_id = job.id
@@ -78,18 +80,19 @@ select job.id, job.state, (
 from job"""
 
 
-class Walk:
+class _Walk:
     """Random calls by three workers, one producer and one operator on one queue."""
 
     def __init__(self, db, clock, seed):
         self.db, self.clock, self.queue = db, clock, Queue(db)
-        self.dice = random.Random(seed)
+        self.dice = random.Random(seed)  # noqa: S311
         self.held, self.old, self.tokens, self.final, self.done = [], [], set(), {}, Counter()
 
     def step(self):
         """Make one call; a refusal is an answer too."""
         name = self.dice.choice(
-            ["enqueue"] * 3 + ["enqueue_many", "claim", "claim", "claim", "start", "complete"]
+            ["enqueue"] * 3
+            + ["enqueue_many", "claim", "claim", "claim", "start", "complete"]
             + ["complete", "complete_many", "fail", "fail", "release", "renew", "append_event"]
             + ["put_artifact", "reclaim", "cancel", "retry", "retry", "unlock", "prune", "advance"]
         )
@@ -230,7 +233,7 @@ def test_random_calls_never_break_the_model(session, fresh, clock_of, seed):
     db.execute("set search_path = moonmind_queue")
     clock = clock_of(fresh)
     clock.freeze()
-    walk = Walk(db, clock, seed)
+    walk = _Walk(db, clock, seed)
 
     for _ in range(STEPS):
         walk.step()

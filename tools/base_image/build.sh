@@ -7,6 +7,8 @@
 set -euo pipefail
 
 tag="${1:-moonmind-queue-base}"
+# shellcheck source=/dev/null
+release=$(. /etc/os-release && echo "$VERSION_CODENAME")
 certificates=/etc/ssl/certs/ca-certificates.crt
 sources=()
 for file in /etc/apt/sources.list /etc/apt/sources.list.d/debian.sources; do
@@ -23,6 +25,6 @@ fi
 mmdebstrap --quiet --variant=minbase --include=ca-certificates,python3-venv \
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
     --customize-hook="copy-in $certificates $(dirname "$certificates")" \
-    "$(. /etc/os-release && echo "$VERSION_CODENAME")" - "${sources[@]}" |
+    "$release" - "${sources[@]}" |
     docker import --change "ENV PIP_CERT=$certificates SSL_CERT_FILE=$certificates" - "$tag" >/dev/null
 docker image inspect --format "built $tag, {{.Size}} bytes" "$tag"

@@ -1,0 +1,213 @@
+"""Constraints: not even a superuser in psql writes nonsense. And updates that stay in place."""
+
+from datetime import timedelta
+
+import pytest
+
+from moonmind_queue import JobState
+
+FINAL = ["succeeded", "failed", "dead_letter", "cancelled"]
+
+
+@pytest.fixture
+def job(queue):
+    """A job that is queued."""
+    return queue.enqueue("k")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "state = 'READY'",
+        "state = 'done'",
+        "state = ''",
+        "state = 'Queued'",
+        "agent = ''",
+        "agent = ' '",
+        "agent = 'a '",
+        "agent = repeat('a', 201)",
+        "kind = ''",
+        "kind = ' k'",
+        "kind = repeat('k', 201)",
+        "key = ''",
+        "key = repeat('x', 501)",
+        "payload = '[]'",
+        "payload = '1'",
+        "payload = 'null'",
+        "result = '[]'",
+        "result = '\"x\"'",
+        "result = 'null'",
+        "attempt = -1",
+        "max_attempts = 0",
+        "max_attempts = -1",
+        "run_at = 'infinity'",
+        "run_at = '-infinity'",
+        "run_at = '9000-01-01 UTC'",
+        "run_at = '1899-12-31 UTC'",
+        "unmet = 1",
+        "unmet = -1",
+        "finished_at = now()",
+        "state = 'waiting'",
+        "state = 'waiting', unmet = -1",
+        "state = 'running', unmet = -1",
+        "state = 'blocked', finished_at = now()",
+        "state = 'running', finished_at = now()",
+        "state = 'claimed', finished_at = now()",
+        "state = 'waiting', unmet = 1, finished_at = now()",
+        *[f"state = '{state}'" for state in FINAL],
+        *[f"state = '{state}', finished_at = now(), unmet = -1" for state in FINAL],
+    ],
+)
+def test_a_job_cannot_be_nonsense(db, job, refused, change):
+    """23514 for whatever no function would write."""
+    with refused("23514"):
+        db.execute(f"update moonmind_queue.job set {change} where id = %s", [job])
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        "agent",
+        "kind",
+        "state",
+        "priority",
+        "run_at",
+        "attempt",
+        "max_attempts",
+        "payload",
+        "created_at",
+        "updated_at",
+        "lane_id",
+        "unmet",
+        "event_seq",
+    ],
+)
+def test_a_job_has_what_every_job_has(db, job, refused, column):
+    """23502: these are never null."""
+    with refused("23502"):
+        db.execute(f"update moonmind_queue.job set {column} = null where id = %s", [job])
+
+
+@pytest.mark.parametrize("state", JobState)
+def test_every_state_can_be_written_as_it_is_meant(db, job, state):
+    """The constraints refuse nonsense and nothing else."""
+    finished = "now()" if state.final else "null"
+    unmet = 1 if state == JobState.WAITING else 0
+
+    written = db.execute(
+        f"update moonmind_queue.job set state = %s, finished_at = {finished}, unmet = %s"
+        " where id = %s returning state",
+        [state, unmet, job],
+    ).fetchone()
+
+    assert written == (state,)
+
+
+@pytest.mark.parametrize(
+    ("insert", "sqlstate"),
+    [
+        ("dependency values ({job}, {job})", "23514"),
+        ("dependency values ({job}, 7), ({job}, 7)", "23505"),
+        ("dependency values ({job}, null)", "23502"),
+        ("event (job_id, seq, at, type, level) values ({job}, 2, now(), 'x', 'fatal')", "23514"),
+        ("event (job_id, seq, at, type, level) values ({job}, 2, now(), 'x', '')", "23514"),
+        ("event (job_id, seq, at, type) values ({job}, 1, now(), 'x')", "23505"),
+        ("event (job_id, seq, at, type) values ({job}, 2, now(), null)", "23502"),
+        ("lease values ({job}, 2, 1, now(), 'w'), ({job}, 3, 1, now(), 'v')", "23505"),
+        ("lease values ({job}, null, 1, now(), 'w')", "23502"),
+        ("lease values ({job}, 2, 1, null, 'w')", "23502"),
+        ("lease values ({job}, 2, 1, now(), null)", "23502"),
+        ("ready select * from moonmind_queue.ready where job_id = {job}", "23505"),
+        ("backoff values ('k', '1 s', '1 min', 1)", "23514"),
+        ("backoff values ('k', '1 s', '1 min', -0.1)", "23514"),
+        ("backoff values ('k', '1 s', '1 min', 'NaN')", "23514"),
+        ("backoff values ('k', '2 s', '1 s', 0)", "23514"),
+        ("backoff values ('k', '0 s', '1 s', 0)", "23514"),
+        ("backoff values ('k', '-1 s', '1 s', 0)", "23514"),
+        ("backoff values ('*', '1 s', '1 s', 0)", "23505"),
+    ],
+)
+def test_a_row_cannot_be_nonsense(db, job, refused, insert, sqlstate):
+    """No self dependency, no second lease, no unknown level, no back-off that runs away."""
+    with refused(sqlstate):
+        db.execute(f"insert into moonmind_queue.{insert.format(job=job)}")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "name = '../x'",
+        "name = '/x'",
+        "name = ''",
+        "name = repeat('x', 513)",
+        "content_type = ''",
+        "content_type = E'text/plain\\r\\nX: y'",
+        "size_bytes = -1",
+        "sha256 = ''",
+        "sha256 = repeat('A', 64)",
+        "sha256 = repeat('0', 63)",
+    ],
+)
+def test_an_artifact_cannot_be_nonsense(queue, db, job, refused, change):
+    """Names, types, sizes and digests are checked by the table itself."""
+    [held] = queue.claim("w")
+    queue.put_artifact(held, "f", b"x")
+
+    with refused("23514"):
+        db.execute(f"update moonmind_queue.artifact set {change}")
+
+
+def test_a_key_is_of_one_job(db, queue, refused):
+    """23505, whoever writes it."""
+    queue.enqueue("k", key="x")
+    other = queue.enqueue("k")
+
+    with refused("23505"):
+        db.execute("update moonmind_queue.job set key = 'x' where id = %s", [other])
+
+
+def test_an_id_is_given_by_the_database(db, job, refused):
+    """428C9: nobody inserts a job under an id of his own by accident."""
+    with refused("428C9"):
+        db.execute(
+            "insert into moonmind_queue.job"
+            " (id, agent, kind, state, run_at, created_at, updated_at, lane_id)"
+            " values (%s, 'a', 'k', 'queued', now(), now(), now(), 1)",
+            [2**60],
+        )
+
+
+def test_the_life_of_a_job_is_hot_updates(here, look):
+    """Claim, start, progress and completion find room on the job's page; no index grows."""
+    here.enqueue_many([{"kind": "k"}] * 5)
+    flush = "select pg_stat_force_next_flush()"
+
+    for job in here.claim("w", limit=5):
+        here.start(job)
+        here.append_event(job, "progress")
+        here.complete(job, {"n": 1})
+    here.connection.execute(flush)
+
+    [(updates, hot)] = look(
+        "select n_tup_upd, n_tup_hot_upd from pg_stat_user_tables"
+        " where relid = 'moonmind_queue.job'::regclass"
+    )
+    assert updates >= 5 * 4
+    assert hot == updates
+
+
+def test_a_retried_job_is_updated_in_place_too(here, look):
+    """Failures, releases and retries touch no indexed column of the job."""
+    job = here.enqueue("k", max_attempts=5)
+    here.fail(here.claim("w")[0], "no", retry_in=timedelta(0))
+    here.release(here.claim("w")[0])
+    here.cancel(job)
+    here.retry(job)
+    here.connection.execute("select pg_stat_force_next_flush()")
+
+    [(updates, hot)] = look(
+        "select n_tup_upd, n_tup_hot_upd from pg_stat_user_tables"
+        " where relid = 'moonmind_queue.job'::regclass"
+    )
+    assert updates > 0
+    assert hot == updates
