@@ -104,6 +104,17 @@ def test_nothing_that_happens_often_scans(crowd, statement, bound):
     assert pages(crowd, statement) < bound
 
 
+@pytest.mark.parametrize("call", ["start", "complete", "release", "append_event"])
+def test_what_a_holder_does_looks_at_few_pages(crowd, call):
+    """Whatever carries a token finds its job and its lease by their keys."""
+    [job] = Queue(crowd).claim("w")
+    more = ", 'progress'" if call == "append_event" else ""
+
+    touched = pages(crowd, f"select moonmind_queue.{call}(%s, %s{more})", job.id, job.token)
+
+    assert touched < 200
+
+
 @pytest.fixture
 def updates(session, until):
     """How many updates a table has seen, once that many have been counted: (in all, in place)."""
