@@ -6,10 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 # How many rows each section of the requirements has.
-SECTIONS = {
-    **{"A": 47, "M": 44, "W": 39, "Q": 34, "F": 19},
-    **{"T": 10, "H": 18, "C": 18, "D": 29, "X": 8},
-}
+SECTIONS = {"A": 47, "M": 44, "W": 39, "Q": 34, "F": 19, "T": 10, "H": 18, "C": 18, "D": 29, "X": 8}
 TEXT = (ROOT / "docs" / "conformance.md").read_text()
 
 

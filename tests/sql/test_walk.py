@@ -34,7 +34,8 @@ BROKEN = {
         where job.id is null
             or (lease.job_id is null) = (job.state in ('claimed', 'running'))""",
     "the attempt of a lease is that of its job": """
-        select id from job join lease on lease.job_id = job.id where lease.attempt <> job.attempt""",
+        select id from job join lease on lease.job_id = job.id
+        where lease.attempt <> job.attempt""",
     "a queued job is ready or scheduled, once, at its place; no other is": """
         select coalesce(job.id, place.job_id)
         from job
