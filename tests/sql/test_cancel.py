@@ -35,19 +35,6 @@ def test_a_scheduled_job_never_comes_due(queue, clock, db):
     assert db.execute("select count(*) from moonmind_queue.scheduled").fetchone() == (0,)
 
 
-def test_a_waiting_job_is_cancelled_and_stays_so(queue):
-    """The success of its need does not wake it."""
-    need = queue.enqueue("k")
-    child = queue.enqueue("k", after=[need])
-
-    queue.cancel(child)
-    [job] = queue.claim("w")
-    queue.complete(job)
-
-    assert queue.get(child).state == JobState.CANCELLED
-    assert queue.claim("w") == []
-
-
 def test_a_blocked_job_is_cancelled(queue):
     """What waits for a person may be given up."""
     queue.enqueue("k")
@@ -303,25 +290,3 @@ def test_a_cancel_behind_a_renewal_waits_for_it(here, session, blocked):
 
     assert asked.result() == JobState.CLAIMED
     assert [row.cancel_requested for row in here.renew([job], HOUR)] == [True]
-
-
-@pytest.mark.parametrize("way", ["cancel", "retry"])
-def test_a_job_that_a_claim_is_just_moving_to_ready_is_withdrawn(
-    here, session, blocked, fresh, clock_of, way
-):
-    """Its time had come, another job was taken: no row of it is left behind in ready."""
-    clock = clock_of(fresh)
-    clock.freeze()
-    first, moved = (here.enqueue("k", run_at=clock.now + HOUR) for _ in range(2))
-    claiming = session()
-    clock.advance(HOUR)
-    assert [job.id for job in Queue(claiming).claim("w")] == [first]
-    clock.advance(-HOUR)  # for retry the job must still rest
-
-    withdrawn = blocked(lambda queue: getattr(queue, way)(moved))
-    claiming.commit()
-    withdrawn.result()
-
-    rows = here.connection.execute("select job_id from moonmind_queue.ready").fetchall()
-    assert rows == ([(moved,)] if way == "retry" else [])
-    assert [job.id for job in here.claim("w", limit=9)] == [job_id for (job_id,) in rows]

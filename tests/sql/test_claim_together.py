@@ -118,3 +118,25 @@ def test_a_repeatable_read_claimer_is_told_to_try_again(here, session):
 
     with pytest.raises(DatabaseUnavailable, match="could not serialize"):
         Queue(stale).claim("late")
+
+
+@pytest.mark.parametrize("way", ["cancel", "retry"])
+def test_a_job_that_a_claim_is_just_moving_to_ready_is_withdrawn(
+    here, session, blocked, fresh, clock_of, way
+):
+    """Its time had come, another job was taken: no row of it is left behind in ready."""
+    clock = clock_of(fresh)
+    clock.freeze()
+    first, moved = (here.enqueue("k", run_at=clock.now + HOUR) for _ in range(2))
+    claiming = session()
+    clock.advance(HOUR)
+    assert [job.id for job in Queue(claiming).claim("w")] == [first]
+    clock.advance(-HOUR)  # for retry the job must still rest
+
+    withdrawn = blocked(lambda queue: getattr(queue, way)(moved))
+    claiming.commit()
+    withdrawn.result()
+
+    rows = here.connection.execute("select job_id from moonmind_queue.ready").fetchall()
+    assert rows == ([(moved,)] if way == "retry" else [])
+    assert [job.id for job in here.claim("w", limit=9)] == [job_id for (job_id,) in rows]

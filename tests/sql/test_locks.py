@@ -149,6 +149,7 @@ def test_completions_in_bulk_and_a_producer_meet_in_id_order(here, session, bloc
 @pytest.mark.parametrize("keys", ["mnopqrstuvwxyz", "zyxwvutsrqponm"])
 def test_keys_are_taken_in_their_order(here, session, blocked, keys):
     """A bulk that waits for another's key has not yet taken the keys that come after it."""
+    here.enqueue("k")  # their lane is there
     other = session()
     taken = [Queue(other).enqueue("k", key="m")]
 
