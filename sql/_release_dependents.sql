@@ -3,7 +3,8 @@
 -- Contract
 --   * A waiting dependent counts one unmet dependency less for each; at none it is queued.
 -- Locks     every dependent in id order, whatever its state: one that is just coming back to
---           waiting counts this success itself or is counted here, never neither.
+--           waiting counts this success itself or is counted here, never neither. The caller
+--           has locked those it saw before it held these jobs; only now can none be added.
 -- Events    ready
 create or replace function moonmind_queue._release_dependents(p_job_ids bigint[])
 returns void
