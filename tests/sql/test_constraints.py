@@ -1,7 +1,5 @@
 """Constraints: not even a superuser in psql writes nonsense. And updates that stay in place."""
 
-from datetime import timedelta
-
 import pytest
 
 from moonmind_queue import JobState
@@ -175,39 +173,3 @@ def test_an_id_is_given_by_the_database(db, job, refused):
             " values (%s, 'a', 'k', 'queued', now(), now(), now(), 1)",
             [2**60],
         )
-
-
-def test_the_life_of_a_job_is_hot_updates(here, look):
-    """Claim, start, progress and completion find room on the job's page; no index grows."""
-    here.enqueue_many([{"kind": "k"}] * 5)
-    flush = "select pg_stat_force_next_flush()"
-
-    for job in here.claim("w", limit=5):
-        here.start(job)
-        here.append_event(job, "progress")
-        here.complete(job, {"n": 1})
-    here.connection.execute(flush)
-
-    [(updates, hot)] = look(
-        "select n_tup_upd, n_tup_hot_upd from pg_stat_user_tables"
-        " where relid = 'moonmind_queue.job'::regclass"
-    )
-    assert updates >= 5 * 4
-    assert hot == updates
-
-
-def test_a_retried_job_is_updated_in_place_too(here, look):
-    """Failures, releases and retries touch no indexed column of the job."""
-    job = here.enqueue("k", max_attempts=5)
-    here.fail(here.claim("w")[0], "no", retry_in=timedelta(0))
-    here.release(here.claim("w")[0])
-    here.cancel(job)
-    here.retry(job)
-    here.connection.execute("select pg_stat_force_next_flush()")
-
-    [(updates, hot)] = look(
-        "select n_tup_upd, n_tup_hot_upd from pg_stat_user_tables"
-        " where relid = 'moonmind_queue.job'::regclass"
-    )
-    assert updates > 0
-    assert hot == updates

@@ -145,6 +145,23 @@ def test_claims_and_completions_update_jobs_in_place(here, session, updates):
     assert updates("job", 40) == (40, 40)
 
 
+def test_every_other_step_updates_jobs_in_place(here, session, updates):
+    """Start, progress, failure, release, cancel and retry touch no index of job either."""
+    job = here.enqueue("k", max_attempts=5)
+    with session(autocommit=True) as connection:
+        queue = Queue(connection)
+        [held] = queue.claim("w")
+        queue.start(held)
+        queue.append_event(held, "progress")
+        queue.fail(held, "no", retry_in=timedelta(0))
+        queue.release(queue.claim("w")[0])
+        queue.cancel(job)
+        queue.retry(job)
+
+    seen, in_place = updates("job", 15)
+    assert in_place == seen
+
+
 def test_renewals_update_leases_in_place(here, session, updates):
     """Every single renewal, hundreds of times, stays in its page."""
     here.enqueue_many([{"kind": "k"}] * 20)

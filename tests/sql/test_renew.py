@@ -190,19 +190,3 @@ def test_leases_are_locked_in_the_order_of_the_jobs(here, session, blocked):
     first.commit()
 
     assert len(second.result()) == 2
-
-
-def test_renewals_are_hot_updates(here, look):
-    """However often leases are renewed, no index grows."""
-    here.enqueue_many([{"kind": "k"}] * 10)
-    held = here.claim("w", limit=10)
-
-    for _ in range(20):
-        here.renew(held, MINUTE)
-    here.connection.execute("select pg_stat_force_next_flush()")
-
-    updates = (
-        "select n_tup_upd, n_tup_hot_upd from pg_stat_user_tables"
-        " where relid = 'moonmind_queue.lease'::regclass"
-    )
-    assert look(updates) == [(200, 200)]
