@@ -11,12 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, LiteralString, TypeVar
 
 import psycopg
 from psycopg.rows import class_row, dict_row, tuple_row
-from psycopg.sql import SQL, Composable, Composed, Identifier, Placeholder
+from psycopg.sql import SQL, Composable, Identifier, Placeholder
 
 from moonmind_queue import errors, executors
 from moonmind_queue._connection import open_connection
@@ -369,13 +370,13 @@ class Queue:
         """
         with self._cursor() as cursor:
             cursor.row_factory = class_row(row)
-            cursor.execute(_call(_columns(row), function, arguments), arguments)
+            cursor.execute(_call(row, function, tuple(arguments)), arguments)
             return cursor.fetchall()
 
     def _value(self, function: str, **arguments: Any) -> Any:
         """Call a SQL function and return the one value that it gives."""
         with self._cursor() as cursor:
-            cursor.execute(_call(SQL("*"), function, arguments), arguments)
+            cursor.execute(_call(None, function, tuple(arguments)), arguments)
             row = cursor.fetchone()
             return row[0] if row else None
 
@@ -416,12 +417,16 @@ def _checked(kind: str, payload: Mapping[str, Any]) -> Mapping[str, Any]:
     return executor.validate(payload)
 
 
-def _call(columns: Composable, function: str, arguments: Mapping[str, Any]) -> Composed:
-    named = (
-        SQL("{} => {}").format(Identifier(f"p_{name}"), Placeholder(name)) for name in arguments
-    )
-    return SQL("select {} from {}({})").format(
-        columns, Identifier(SCHEMA, function), SQL(", ").join(named)
+@cache  # composing a query takes as long as running a short one
+def _call(row: type[Any] | None, function: str, names: tuple[str, ...]) -> bytes:
+    """Return the query that calls a SQL function for the columns of ``row``, or for all."""
+    named = (SQL("{} => {}").format(Identifier(f"p_{name}"), Placeholder(name)) for name in names)
+    return (
+        SQL("select {} from {}({})")
+        .format(
+            _columns(row) if row else SQL("*"), Identifier(SCHEMA, function), SQL(", ").join(named)
+        )
+        .as_bytes()
     )
 
 

@@ -15,7 +15,7 @@ begin
     for v_dependent in
         select job.*
         from job
-        where id in (select job_id from dependency where needs_job_id = p_job_id)
+        where id = any (array(select job_id from dependency where needs_job_id = p_job_id))
         order by id
         for update
     loop

@@ -3,6 +3,8 @@ create or replace function moonmind_queue._lane(p_agent text, p_kind text, p_cap
 returns integer
 language plpgsql
 set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 declare
     v_capabilities constant text[] :=

@@ -7,6 +7,8 @@ create or replace function moonmind_queue._lock_lease(p_job_id bigint, p_token b
 returns moonmind_queue.lease
 language plpgsql
 set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 declare
     v_lease lease;

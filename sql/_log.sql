@@ -13,6 +13,8 @@ create or replace function moonmind_queue._log(
 returns integer
 language plpgsql
 set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 declare
     v_seq integer;

@@ -8,6 +8,8 @@ create or replace function moonmind_queue._offer(p_job_ids bigint[])
 returns void
 language plpgsql
 set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 declare
     v_now   constant timestamptz := _now();

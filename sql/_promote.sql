@@ -5,9 +5,14 @@
 -- Locks     rows of scheduled, skip locked.
 create or replace function moonmind_queue._promote(p_lanes integer[], p_now timestamptz)
 returns void
-language sql
+language plpgsql
 set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
+begin
     with due as materialized (
         select due.*
         from unnest(p_lanes) as lane (id)
@@ -23,11 +28,13 @@ as $$
     moved as (
         delete from scheduled
         using due
-        where (scheduled.lane_id, scheduled.run_at, scheduled.job_id) = (due.lane_id, due.run_at, due.job_id)
+        where (scheduled.lane_id, scheduled.run_at, scheduled.job_id)
+            = (due.lane_id, due.run_at, due.job_id)
         returning scheduled.*
     )
     insert into ready (lane_id, priority, run_at, job_id)
     select lane_id, priority, run_at, job_id from moved;
+end;
 $$;
 
 comment on function moonmind_queue._promote(integer[], timestamptz) is 'Make scheduled jobs claimable whose time has come.';

@@ -10,13 +10,17 @@ create or replace function moonmind_queue._release_dependents(p_job_ids bigint[]
 returns void
 language plpgsql
 set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
 declare
     v_now  constant timestamptz := _now();
     v_free bigint[];
 begin
     perform from job
-    where id in (select job_id from dependency where needs_job_id = any (p_job_ids))
+    where id = any (array(select job_id from dependency where needs_job_id = any (p_job_ids)))
     order by id
     for update;
     if not found then

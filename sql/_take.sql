@@ -9,6 +9,10 @@ create or replace function moonmind_queue._take(p_lanes integer[], p_limit integ
 returns bigint[]
 language plpgsql
 set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
 declare
     v_depth integer := p_limit + 10;
@@ -31,7 +35,7 @@ begin
             limit v_depth
         ),
         locked as materialized (  -- a fence: the planner may not repeat a locking limit
-            select r.lane_id, r.priority, r.run_at, r.job_id
+            select r.ctid
             from heads
             join ready r
                 on (r.lane_id, r.priority, r.run_at, r.job_id)
@@ -48,9 +52,7 @@ begin
         ),
         taken as (
             delete from ready
-            using locked
-            where (ready.lane_id, ready.priority, ready.run_at, ready.job_id)
-                = (locked.lane_id, locked.priority, locked.run_at, locked.job_id)
+            where ctid = any (array(select locked.ctid from locked))
             returning ready.job_id
         )
         select (select count(*) from heads), coalesce(array_agg(job_id), '{}')

@@ -27,6 +27,10 @@ returns table (
 language plpgsql
 security definer
 set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
@@ -47,21 +51,24 @@ begin
     end if;
 
     return query
-    with leased as (
+    with numbered as materialized (
+        select id, nextval('moonmind_queue.lease_token_seq') as token from unnest(v_ids) as id
+    ),
+    leased as (
         update job
         set state = case when p_start then 'running' else 'claimed' end,
             attempt = attempt + 1,
             started_at = case when p_start then coalesce(started_at, v_now) else started_at end,
             updated_at = v_now,
             event_seq = event_seq + case when p_start then 2 else 1 end
-        where id = any (v_ids)
-        returning *
+        from numbered
+        where job.id = numbered.id
+        returning job.*, numbered.token
     ),
     held as (
         insert into lease (job_id, token, attempt, expires_at, worker)
-        select id, nextval('moonmind_queue.lease_token_seq'), attempt, v_now + p_lease, p_worker
+        select id, token, attempt, v_now + p_lease, p_worker
         from leased
-        returning job_id, token, expires_at
     ),
     logged as (
         insert into event (job_id, seq, at, type, worker, data)
@@ -73,9 +80,8 @@ begin
         from leased
         where p_start
     )
-    select id, kind, agent, name, key, payload, priority, attempt, max_attempts, token, expires_at
+    select id, kind, agent, name, key, payload, priority, attempt, max_attempts, token, v_now + p_lease
     from leased
-    join held on held.job_id = leased.id
     order by priority desc, run_at, id;
 end;
 $$;

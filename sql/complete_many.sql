@@ -18,6 +18,10 @@ returns table (job_id bigint, state text)
 language plpgsql
 security definer
 set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
@@ -25,26 +29,29 @@ declare
     v_done      bigint[];
     v_succeeded bigint[];
 begin
-    -- A union, not "or": that would read the whole table.
     perform from job
-    where id in (
-        select unnest(p_job_ids)
-        union all
+    where id = any (p_job_ids || array(
         select dependency.job_id from dependency where needs_job_id = any (p_job_ids)
-    )
+    ))
     order by id
     for update;
 
     with held as materialized (
-        select lease.job_id, lease.worker, lease.cancel_requested_at is not null as cancelled,
+        select given.job_id, lease.worker, lease.cancel_requested_at is not null as cancelled,
                lease.cancel_reason, coalesce(given.result, '{}') as result
-        from unnest(p_job_ids, p_tokens, p_results) as given (job_id, token, result)
-        join lease on lease.job_id = given.job_id and lease.token = given.token
-        order by lease.job_id
-        for update of lease
+        from (
+            select * from unnest(p_job_ids, p_tokens, p_results) as given (job_id, token, result)
+            order by given.job_id
+        ) as given
+        cross join lateral (
+            select lease.*
+            from lease
+            where lease.job_id = given.job_id and lease.token = given.token
+            for update
+        ) as lease
     ),
     released as (
-        delete from lease using held where lease.job_id = held.job_id
+        delete from lease where lease.job_id = any (array(select held.job_id from held))
     ),
     ended as (
         update job

@@ -14,6 +14,8 @@ returns setof bigint
 language plpgsql
 security definer
 set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 declare
     v_now  constant timestamptz := _now();

@@ -10,24 +10,29 @@ create or replace function moonmind_queue.next_due(
     p_capabilities text[] default '{}'
 )
 returns interval
-language sql
+language plpgsql
 security definer
 set search_path = moonmind_queue, pg_temp
 as $$
-    select greatest(at - _now(), interval '0')
-    from (
-        select least(
-            (
-                select min(first.run_at)
-                from unnest(_lanes(p_agents, p_kinds, p_capabilities)) as lane (id)
-                cross join lateral (
-                    select run_at from scheduled where lane_id = lane.id order by run_at limit 1
-                ) as first
-            ),
-            (select min(expires_at) from lease)
-        )
-    ) as due (at)
-    where at is not null;  -- greatest() would pass over a null
+declare
+    v_lanes constant integer[] := _lanes(p_agents, p_kinds, p_capabilities);
+    v_due   timestamptz;
+begin
+    select least(
+        (
+            select min(first.run_at)
+            from unnest(v_lanes) as lane (id)
+            cross join lateral (
+                select run_at from scheduled where lane_id = lane.id order by run_at limit 1
+            ) as first
+        ),
+        (select min(expires_at) from lease)
+    ) into v_due;
+    if v_due is null then  -- greatest() would pass over it
+        return null;
+    end if;
+    return greatest(v_due - _now(), interval '0');
+end;
 $$;
 
 comment on function moonmind_queue.next_due(text[], text[], text[]) is 'The sleep of an idle worker.';

@@ -10,6 +10,10 @@ returns table (job_id bigint, token bigint, expires_at timestamptz, cancel_reque
 language plpgsql
 security definer
 set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
@@ -22,17 +26,21 @@ begin
     end if;
     return query
     with held as materialized (
-        select lease.job_id
-        from unnest(p_job_ids, p_tokens) as given (job_id, token)
-        join lease on lease.job_id = given.job_id and lease.token = given.token
-        order by lease.job_id
-        for update of lease
+        select given.job_id
+        from (
+            select * from unnest(p_job_ids, p_tokens) as given (job_id, token) order by given.job_id
+        ) as given
+        cross join lateral (
+            select from lease where lease.job_id = given.job_id and lease.token = given.token for update
+        ) as lease
+    ),
+    renewed as (
+        update lease
+        set expires_at = v_until
+        where lease.job_id = any (array(select held.job_id from held))
+        returning lease.job_id, lease.token, lease.expires_at, lease.cancel_requested_at
     )
-    update lease
-    set expires_at = v_until
-    from held
-    where lease.job_id = held.job_id
-    returning lease.job_id, lease.token, lease.expires_at, lease.cancel_requested_at is not null;
+    select job_id, token, expires_at, cancel_requested_at is not null from renewed order by job_id;
 end;
 $$;
 

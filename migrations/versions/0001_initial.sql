@@ -473,7 +473,7 @@ begin
     for v_dependent in
         select job.*
         from job
-        where id in (select job_id from dependency where needs_job_id = p_job_id)
+        where id = any (array(select job_id from dependency where needs_job_id = p_job_id))
         order by id
         for update
     loop
@@ -496,6 +496,8 @@ create or replace function moonmind_queue._lane(p_agent text, p_kind text, p_cap
 returns integer
 language plpgsql
 set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 declare
     v_capabilities constant text[] :=
@@ -525,15 +527,21 @@ comment on function moonmind_queue._lane(text, text, text[]) is 'The lane of an 
 --   * A lane is admitted when the worker offers every capability that it requires.
 create or replace function moonmind_queue._lanes(p_agents text[], p_kinds text[], p_capabilities text[])
 returns integer[]
-language sql
+language plpgsql
 stable
 set search_path = moonmind_queue, pg_temp
 as $$
-    select coalesce(array_agg(id), '{}')
-    from lane
-    where (p_agents is null or agent = any (p_agents))
-      and (p_kinds is null or kind = any (p_kinds))
-      and (capabilities = '{}' or capabilities <@ _capabilities(p_capabilities));
+declare
+    v_offered constant text[] := _capabilities(p_capabilities);
+begin
+    return array(
+        select id
+        from lane
+        where (p_agents is null or agent = any (p_agents))
+          and (p_kinds is null or kind = any (p_kinds))
+          and capabilities <@ v_offered
+    );
+end;
 $$;
 
 comment on function moonmind_queue._lanes(text[], text[], text[]) is 'The lanes that a worker may take from.';
@@ -570,6 +578,8 @@ create or replace function moonmind_queue._lock_lease(p_job_id bigint, p_token b
 returns moonmind_queue.lease
 language plpgsql
 set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 declare
     v_lease lease;
@@ -637,6 +647,8 @@ create or replace function moonmind_queue._log(
 returns integer
 language plpgsql
 set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 declare
     v_seq integer;
@@ -766,6 +778,8 @@ create or replace function moonmind_queue._offer(p_job_ids bigint[])
 returns void
 language plpgsql
 set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 declare
     v_now   constant timestamptz := _now();
@@ -879,9 +893,14 @@ comment on function moonmind_queue._order_jobs(text[], integer[], integer[]) is 
 -- Locks     rows of scheduled, skip locked.
 create or replace function moonmind_queue._promote(p_lanes integer[], p_now timestamptz)
 returns void
-language sql
+language plpgsql
 set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
+begin
     with due as materialized (
         select due.*
         from unnest(p_lanes) as lane (id)
@@ -897,11 +916,13 @@ as $$
     moved as (
         delete from scheduled
         using due
-        where (scheduled.lane_id, scheduled.run_at, scheduled.job_id) = (due.lane_id, due.run_at, due.job_id)
+        where (scheduled.lane_id, scheduled.run_at, scheduled.job_id)
+            = (due.lane_id, due.run_at, due.job_id)
         returning scheduled.*
     )
     insert into ready (lane_id, priority, run_at, job_id)
     select lane_id, priority, run_at, job_id from moved;
+end;
 $$;
 
 comment on function moonmind_queue._promote(integer[], timestamptz) is 'Make scheduled jobs claimable whose time has come.';
@@ -957,13 +978,17 @@ create or replace function moonmind_queue._release_dependents(p_job_ids bigint[]
 returns void
 language plpgsql
 set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
 declare
     v_now  constant timestamptz := _now();
     v_free bigint[];
 begin
     perform from job
-    where id in (select job_id from dependency where needs_job_id = any (p_job_ids))
+    where id = any (array(select job_id from dependency where needs_job_id = any (p_job_ids)))
     order by id
     for update;
     if not found then
@@ -1048,6 +1073,10 @@ create or replace function moonmind_queue._take(p_lanes integer[], p_limit integ
 returns bigint[]
 language plpgsql
 set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
 declare
     v_depth integer := p_limit + 10;
@@ -1070,7 +1099,7 @@ begin
             limit v_depth
         ),
         locked as materialized (  -- a fence: the planner may not repeat a locking limit
-            select r.lane_id, r.priority, r.run_at, r.job_id
+            select r.ctid
             from heads
             join ready r
                 on (r.lane_id, r.priority, r.run_at, r.job_id)
@@ -1087,9 +1116,7 @@ begin
         ),
         taken as (
             delete from ready
-            using locked
-            where (ready.lane_id, ready.priority, ready.run_at, ready.job_id)
-                = (locked.lane_id, locked.priority, locked.run_at, locked.job_id)
+            where ctid = any (array(select locked.ctid from locked))
             returning ready.job_id
         )
         select (select count(*) from heads), coalesce(array_agg(job_id), '{}')
@@ -1308,6 +1335,10 @@ returns table (
 language plpgsql
 security definer
 set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
@@ -1328,21 +1359,24 @@ begin
     end if;
 
     return query
-    with leased as (
+    with numbered as materialized (
+        select id, nextval('moonmind_queue.lease_token_seq') as token from unnest(v_ids) as id
+    ),
+    leased as (
         update job
         set state = case when p_start then 'running' else 'claimed' end,
             attempt = attempt + 1,
             started_at = case when p_start then coalesce(started_at, v_now) else started_at end,
             updated_at = v_now,
             event_seq = event_seq + case when p_start then 2 else 1 end
-        where id = any (v_ids)
-        returning *
+        from numbered
+        where job.id = numbered.id
+        returning job.*, numbered.token
     ),
     held as (
         insert into lease (job_id, token, attempt, expires_at, worker)
-        select id, nextval('moonmind_queue.lease_token_seq'), attempt, v_now + p_lease, p_worker
+        select id, token, attempt, v_now + p_lease, p_worker
         from leased
-        returning job_id, token, expires_at
     ),
     logged as (
         insert into event (job_id, seq, at, type, worker, data)
@@ -1354,9 +1388,8 @@ begin
         from leased
         where p_start
     )
-    select id, kind, agent, name, key, payload, priority, attempt, max_attempts, token, expires_at
+    select id, kind, agent, name, key, payload, priority, attempt, max_attempts, token, v_now + p_lease
     from leased
-    join held on held.job_id = leased.id
     order by priority desc, run_at, id;
 end;
 $$;
@@ -1406,6 +1439,10 @@ returns table (job_id bigint, state text)
 language plpgsql
 security definer
 set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
@@ -1413,26 +1450,29 @@ declare
     v_done      bigint[];
     v_succeeded bigint[];
 begin
-    -- A union, not "or": that would read the whole table.
     perform from job
-    where id in (
-        select unnest(p_job_ids)
-        union all
+    where id = any (p_job_ids || array(
         select dependency.job_id from dependency where needs_job_id = any (p_job_ids)
-    )
+    ))
     order by id
     for update;
 
     with held as materialized (
-        select lease.job_id, lease.worker, lease.cancel_requested_at is not null as cancelled,
+        select given.job_id, lease.worker, lease.cancel_requested_at is not null as cancelled,
                lease.cancel_reason, coalesce(given.result, '{}') as result
-        from unnest(p_job_ids, p_tokens, p_results) as given (job_id, token, result)
-        join lease on lease.job_id = given.job_id and lease.token = given.token
-        order by lease.job_id
-        for update of lease
+        from (
+            select * from unnest(p_job_ids, p_tokens, p_results) as given (job_id, token, result)
+            order by given.job_id
+        ) as given
+        cross join lateral (
+            select lease.*
+            from lease
+            where lease.job_id = given.job_id and lease.token = given.token
+            for update
+        ) as lease
     ),
     released as (
-        delete from lease using held where lease.job_id = held.job_id
+        delete from lease where lease.job_id = any (array(select held.job_id from held))
     ),
     ended as (
         update job
@@ -1493,6 +1533,8 @@ returns bigint
 language plpgsql
 security definer
 set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 declare
     v_now   constant timestamptz := _now();
@@ -1556,6 +1598,8 @@ returns setof bigint
 language plpgsql
 security definer
 set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 declare
     v_now  constant timestamptz := _now();
@@ -1699,24 +1743,29 @@ create or replace function moonmind_queue.next_due(
     p_capabilities text[] default '{}'
 )
 returns interval
-language sql
+language plpgsql
 security definer
 set search_path = moonmind_queue, pg_temp
 as $$
-    select greatest(at - _now(), interval '0')
-    from (
-        select least(
-            (
-                select min(first.run_at)
-                from unnest(_lanes(p_agents, p_kinds, p_capabilities)) as lane (id)
-                cross join lateral (
-                    select run_at from scheduled where lane_id = lane.id order by run_at limit 1
-                ) as first
-            ),
-            (select min(expires_at) from lease)
-        )
-    ) as due (at)
-    where at is not null;  -- greatest() would pass over a null
+declare
+    v_lanes constant integer[] := _lanes(p_agents, p_kinds, p_capabilities);
+    v_due   timestamptz;
+begin
+    select least(
+        (
+            select min(first.run_at)
+            from unnest(v_lanes) as lane (id)
+            cross join lateral (
+                select run_at from scheduled where lane_id = lane.id order by run_at limit 1
+            ) as first
+        ),
+        (select min(expires_at) from lease)
+    ) into v_due;
+    if v_due is null then  -- greatest() would pass over it
+        return null;
+    end if;
+    return greatest(v_due - _now(), interval '0');
+end;
 $$;
 
 comment on function moonmind_queue.next_due(text[], text[], text[]) is 'The sleep of an idle worker.';
@@ -2001,6 +2050,10 @@ returns table (job_id bigint, token bigint, expires_at timestamptz, cancel_reque
 language plpgsql
 security definer
 set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
@@ -2013,17 +2066,21 @@ begin
     end if;
     return query
     with held as materialized (
-        select lease.job_id
-        from unnest(p_job_ids, p_tokens) as given (job_id, token)
-        join lease on lease.job_id = given.job_id and lease.token = given.token
-        order by lease.job_id
-        for update of lease
+        select given.job_id
+        from (
+            select * from unnest(p_job_ids, p_tokens) as given (job_id, token) order by given.job_id
+        ) as given
+        cross join lateral (
+            select from lease where lease.job_id = given.job_id and lease.token = given.token for update
+        ) as lease
+    ),
+    renewed as (
+        update lease
+        set expires_at = v_until
+        where lease.job_id = any (array(select held.job_id from held))
+        returning lease.job_id, lease.token, lease.expires_at, lease.cancel_requested_at
     )
-    update lease
-    set expires_at = v_until
-    from held
-    where lease.job_id = held.job_id
-    returning lease.job_id, lease.token, lease.expires_at, lease.cancel_requested_at is not null;
+    select job_id, token, expires_at, cancel_requested_at is not null from renewed order by job_id;
 end;
 $$;
 

@@ -88,6 +88,23 @@ def test_a_claim_that_finds_nothing_looks_at_few_pages(crowd, agents):
     assert touched < 60
 
 
+def test_plans_made_while_the_queue_was_empty_stay_good(fresh):
+    """A session that began on an empty queue looks at few pages when it is full, unanalyzed."""
+    with psycopg.connect(fresh) as connection:
+        queue = Queue(connection)
+        for _ in range(10):  # plans are cached by then
+            queue.enqueue("k")
+            queue.complete_many([(queue.claim("w")[0], {})])
+        for _ in range(10):
+            queue.enqueue_many([{"kind": "k"}] * 1000)
+
+        claim = pages(connection, "select * from moonmind_queue.claim('w')")
+        [job] = queue.claim("w")
+        complete = pages(connection, "select moonmind_queue.complete(%s, %s)", job.id, job.token)
+
+    assert max(claim, complete) < 100
+
+
 @pytest.mark.parametrize(
     ("statement", "bound"),
     [

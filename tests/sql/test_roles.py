@@ -211,7 +211,7 @@ def test_every_function_pins_its_path(db):
     """In the catalog, and not only in the file."""
     loose = db.execute(
         "select proname from pg_proc where pronamespace = 'moonmind_queue'::regnamespace"
-        " and proconfig is distinct from array['search_path=moonmind_queue, pg_temp']"
+        " and 'search_path=moonmind_queue, pg_temp' = any (coalesce(proconfig, '{}')) is not true"
     ).fetchall()
 
     assert loose == []
