@@ -84,7 +84,9 @@ class Worker:
         self._claimed = 0
         self._stop_at: float | None = None  # monotonic instant of stop()
         self._next_reclaim = 0.0
-        self._due = 0.0  # monotonic instant at which time alone may bring work
+        self._due = float("inf")  # monotonic instant at which time alone may bring work, and
+        self._look = threading.Event()  # whether that has to be asked for anew
+        self._look.set()
         self._keeper = Keeper(
             dsn,
             name=name,
@@ -173,7 +175,8 @@ class Worker:
         until_reclaim = max(self._next_reclaim - now, 0.001)
         if len(self._running) >= self._slots:
             return until_reclaim  # no time brings anything to a full worker; a free slot wakes it
-        if now >= self._due:
+        if self._look.is_set() or now >= self._due:
+            self._look.clear()  # first: what is notified from here on asks again
             due = queue.next_due(self._agents, sorted(self._executors), self._capabilities)
             if due is None:
                 self._due = float("inf")
@@ -188,7 +191,7 @@ class Worker:
         self._wake.wait(_spread(seconds if self._stop_at is None else min(seconds, 0.5), 0.5, 1))
 
     def _notified(self) -> None:
-        self._due = 0.0  # whatever was made may have brought an earlier instant
+        self._look.set()  # whatever was made may have brought an earlier instant
         self._wake.set()
 
     # --- jobs ------------------------------------------------------------------------------
@@ -236,7 +239,7 @@ class Worker:
         for job in queue.reclaim():
             log.warning("job.reclaimed", job=job.job_id, state=job.state)
         self._next_reclaim = now + _spread(self._reclaim.total_seconds(), 0.7, 1)
-        self._due = 0.0
+        self._look.set()
 
     def _stop_jobs(self, queue: Queue) -> None:
         """Tell running jobs to end; hand back those that do not within the grace."""
