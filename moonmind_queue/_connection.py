@@ -1,5 +1,6 @@
 """How every connection of this package is made."""
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -31,3 +32,16 @@ def connection_options(application_name: str) -> dict[str, Any]:
         "keepalives_count": 3,
         "tcp_user_timeout": 25_000,
     }
+
+
+def reconnect_delay(failures: int, cap: float) -> float:
+    """Return the seconds to wait after so many failures in a row, varied.
+
+    The exponent is bounded: a database that is away for a night means thousands of failures.
+    """
+    return spread(min(0.2 * 2 ** min(failures, 10), cap), 0.5, 1)
+
+
+def spread(seconds: float, low: float, high: float) -> float:
+    """Vary a wait, so that workers that started together do not move together."""
+    return seconds * random.uniform(low, high)  # noqa: S311 - no secret depends on it

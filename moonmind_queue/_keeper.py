@@ -7,7 +7,6 @@ can keep it from stopping work whose lease may already belong to somebody else.
 
 import os
 import platform
-import random
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -17,6 +16,7 @@ from importlib.metadata import version
 import structlog
 
 from moonmind_queue._attempt import Attempt
+from moonmind_queue._connection import reconnect_delay
 from moonmind_queue.errors import QueueError
 from moonmind_queue.queue import Queue, connect
 
@@ -83,7 +83,7 @@ class Keeper:
             except QueueError as error:
                 failures += 1
                 log.warning("leases.unreachable", error=str(error), failures=failures)
-                self._done.wait(min(interval, 0.2 * 2**failures, 10) * random.uniform(0.5, 1))  # noqa: S311 - spreads load
+                self._done.wait(reconnect_delay(failures, min(interval, 10)))
 
     def _sign_on(self, queue: Queue) -> int:
         if self._worker_id is None:

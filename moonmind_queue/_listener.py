@@ -1,6 +1,5 @@
 """Turns notifications into wake-ups. Losing one, or the connection, costs the fallback poll."""
 
-import random
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -8,7 +7,7 @@ from collections.abc import Callable, Collection
 import psycopg
 import structlog
 
-from moonmind_queue._connection import open_connection
+from moonmind_queue._connection import open_connection, reconnect_delay
 from moonmind_queue.errors import QueueError
 
 log = structlog.get_logger()
@@ -63,7 +62,7 @@ class Listener:
             except (QueueError, psycopg.Error) as error:
                 failures += 1
                 log.warning("listen.unreachable", error=str(error), failures=failures)
-                self._done.wait(min(0.2 * 2**failures, 30) * random.uniform(0.5, 1))  # noqa: S311 - spreads load
+                self._done.wait(reconnect_delay(failures, 30))
 
     def _hear(self, session: psycopg.Connection) -> None:
         pulse = time.monotonic() + PULSE

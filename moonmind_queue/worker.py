@@ -13,7 +13,6 @@ is away: what ended meanwhile is reported when it is back.
 """
 
 import queue as thread_queue
-import random
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -24,7 +23,7 @@ import structlog
 from psycopg_pool import ConnectionPool
 
 from moonmind_queue._attempt import Attempt, Ending, Pool
-from moonmind_queue._connection import connection_options
+from moonmind_queue._connection import connection_options, reconnect_delay, spread
 from moonmind_queue._keeper import Keeper
 from moonmind_queue._listener import Listener
 from moonmind_queue.errors import DatabaseError, DatabaseUnavailable, InvalidArgument, LeaseLost
@@ -137,7 +136,7 @@ class Worker:
                 except DatabaseUnavailable as error:
                     failures += 1
                     log.warning("worker.unreachable", error=str(error), failures=failures)
-                    self._pause(min(0.2 * 2**failures, 30))
+                    self._pause(reconnect_delay(failures, 30))
         finally:
             self._listener.stop()
             self._keeper.stop()
@@ -182,13 +181,13 @@ class Worker:
                 self._due = float("inf")
             else:  # what is due and was not to be had just now is in another worker's hands
                 self._due = now + (due.total_seconds() or BREATH)
-        until_poll = _spread(self._poll.total_seconds(), 0.8, 1.2)
+        until_poll = spread(self._poll.total_seconds(), 0.8, 1.2)
         return min(until_reclaim, until_poll, max(self._due - now, 0.001))
 
     def _pause(self, seconds: float) -> None:
         """Wait for the database to come back; stop() shortens the wait, its deadline ends it."""
         self._wake.clear()
-        self._wake.wait(_spread(seconds if self._stop_at is None else min(seconds, 0.5), 0.5, 1))
+        self._wake.wait(seconds if self._stop_at is None else min(seconds, 0.5))
 
     def _notified(self) -> None:
         self._look.set()  # whatever was made may have brought an earlier instant
@@ -238,7 +237,7 @@ class Worker:
             return
         for job in queue.reclaim():
             log.warning("job.reclaimed", job=job.job_id, state=job.state)
-        self._next_reclaim = now + _spread(self._reclaim.total_seconds(), 0.7, 1)
+        self._next_reclaim = now + spread(self._reclaim.total_seconds(), 0.7, 1)
         self._look.set()
 
     def _stop_jobs(self, queue: Queue) -> None:
@@ -307,8 +306,3 @@ class Worker:
     def _forget(self, attempt: Attempt) -> None:
         with self._lock:
             self._running.pop(attempt.job.token, None)
-
-
-def _spread(seconds: float, low: float, high: float) -> float:
-    """Vary a wait, so that workers that started together do not move together."""
-    return seconds * random.uniform(low, high)  # noqa: S311 - no secret depends on it
