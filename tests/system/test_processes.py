@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 from waiting import eventually
 
 import moonmind_queue
@@ -206,3 +207,31 @@ def test_the_password_stands_in_no_process_title(spawn, fresh, look):
     assert "moonmind-codex-worker" in shown.stdout
     assert fresh not in shown.stdout
     assert "postgresql://" not in shown.stdout
+
+
+@pytest.fixture
+def login(server, fresh):
+    """The DSN of a login role that is a member of moonmind_worker and nothing else."""
+    with psycopg.connect(server, autocommit=True) as admin:
+        admin.execute("create role mq_test_worker login password 'right' in role moonmind_worker")
+    yield make_conninfo(fresh, user="mq_test_worker", password="right")
+    with psycopg.connect(server, autocommit=True) as admin:
+        admin.execute("drop role mq_test_worker")
+
+
+def test_a_worker_needs_no_more_than_its_role(spawn, produce, login):
+    """As a member of moonmind_worker a whole worker process runs a job."""
+    job = produce.enqueue("noop", {"seconds": 0})
+
+    assert spawn("--once", DATABASE_URL=login).wait(20) == 0
+    assert produce.get(job).state == "succeeded"
+
+
+def test_a_wrong_password_is_refused_without_showing_it(spawn, tmp_path, login):
+    """The worker says whose password failed, in one line and without the password."""
+    worker = spawn(DATABASE_URL=make_conninfo(login, password="hunter2secret"))
+
+    assert worker.wait(30) == 1
+    said = (tmp_path / "worker-0.log").read_text()
+    assert re.fullmatch(r"moonmind-codex-worker failed: .*mq_test_worker.*\n", said)
+    assert "hunter2secret" not in said
