@@ -8,10 +8,10 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 test: .venv/ok ## Run the test-suite; args="-k claim" passes arguments to pytest
-	tools/test_unit.sh $(args)
+	@tools/test_unit.sh $(args)
 
 demo: .venv/ok ## Show the queue at work, with a stand-in model; CODEX=real uses your Codex login
-	$(python) tools/demo.py
+	@$(python) tools/demo.py
 
 check: .venv/ok ## Format check, lint, types, import rules: what CI checks
 	.venv/bin/ruff format --check
