@@ -24,11 +24,20 @@ from moonmind_queue.errors import (
     UnknownKind,
     WrongState,
 )
-from moonmind_queue.executors import Block, Context, Executor, Fail, Retry, Stopped
+from moonmind_queue.executors import (
+    Block,
+    Context,
+    CoolDown,
+    Executor,
+    Fail,
+    Retry,
+    Stopped,
+)
 from moonmind_queue.model import (
     Artifact,
     ClaimedJob,
     Event,
+    Fault,
     Job,
     JobState,
     Reclaimed,
@@ -48,11 +57,13 @@ __all__ = [
     "Block",
     "ClaimedJob",
     "Context",
+    "CoolDown",
     "DatabaseError",
     "DatabaseUnavailable",
     "Event",
     "Executor",
     "Fail",
+    "Fault",
     "InvalidArgument",
     "InvalidPayload",
     "Job",

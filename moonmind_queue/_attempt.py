@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -13,7 +13,7 @@ import structlog
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from moonmind_queue.errors import DatabaseUnavailable, InvalidPayload, LeaseLost, QueueError
-from moonmind_queue.executors import Block, Executor, Fail, Retry, Stopped
+from moonmind_queue.executors import Block, CoolDown, Executor, Fail, Retry, Stopped
 from moonmind_queue.model import ClaimedJob
 from moonmind_queue.queue import Queue
 
@@ -25,12 +25,13 @@ UPLOAD_PATIENCE = 60.0  # seconds for which a lost database does not lose an art
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How the work ended: ``done`` with a result, or retry, block, fail, stopped."""
+    """How the work ended: ``done`` with a result, or retry, block, fail, cool_down, stopped."""
 
     verdict: str
     result: Mapping[str, Any] | None = None
     reason: str = ""
     after: timedelta | None = None
+    jobs: Sequence[Mapping[str, Any]] = ()  # to be added with the success
 
 
 class Attempt:
@@ -65,7 +66,8 @@ class Attempt:
     def _run(self, executor: Executor) -> Ending:
         try:
             job = replace(self.job, payload=executor.validate(self.job.payload))
-            return Ending("done", result=executor.run(job, self.context))
+            result = executor.run(job, self.context)
+            return Ending("done", result=result, jobs=self.context.jobs)
         except Stopped as stopped:
             if self.context.stop.is_set():
                 return Ending("stopped", reason=str(stopped))
@@ -76,6 +78,8 @@ class Attempt:
             return Ending("block", reason=str(error))
         except Retry as error:
             return Ending("retry", reason=str(error), after=error.after)
+        except CoolDown as error:
+            return Ending("cool_down", reason=str(error), after=error.lasting)
         except LeaseLost as error:
             self.lose(str(error))
             return Ending("stopped", reason=str(error))
@@ -89,9 +93,14 @@ class JobContext:
 
     def __init__(self, job: ClaimedJob, pool: Pool, artifact_max_bytes: int) -> None:
         self.stop = threading.Event()
+        self.jobs: list[dict[str, Any]] = []
         self._job = job
         self._pool = pool
         self._artifact_max_bytes = artifact_max_bytes
+
+    def enqueue(self, kind: str, payload: Mapping[str, Any] | None = None, **options: Any) -> None:
+        """Add a job when this attempt succeeds."""
+        self.jobs.append({"kind": kind, "payload": dict(payload or {}), **options})
 
     def progress(
         self, message: str, data: Mapping[str, Any] | None = None, *, level: str = "info"

@@ -8,7 +8,7 @@ names, defaults and words of a question stand once: here.
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, LiteralString, TypeVar, get_args
 
@@ -56,12 +56,19 @@ def enqueue(
     after: Sequence[int] = (),
     max_attempts: int = 3,
     capabilities: Sequence[str] = (),
+    timeout: timedelta | None = None,
+    expires_at: datetime | None = None,
+    on_dependency_failure: str = "wait",
+    concurrency_key: str | None = None,
 ) -> Call[int]:
     """Add a job and return its id; workers see it when your transaction commits.
 
     The payload is checked by the executor of its kind where that is installed, and raises
-    ``InvalidPayload``. With ``after``, the job waits until all those jobs have succeeded. A
-    ``key`` that a job has already returns that job's id and changes nothing.
+    ``InvalidPayload``. With ``after``, the job waits until all those jobs have succeeded; should
+    one end otherwise, ``on_dependency_failure`` says whether to ``wait``, ``cancel`` or ``run``. A
+    ``key`` that a job has already returns that job's id and changes nothing. ``timeout`` bounds
+    each attempt; from ``expires_at`` on no attempt begins; ``concurrency_key`` names what limits
+    may count.
     """
     return value(
         "enqueue",
@@ -76,6 +83,10 @@ def enqueue(
         after=list(after),
         max_attempts=max_attempts,
         capabilities=list(capabilities),
+        timeout=timeout,
+        expires_at=expires_at,
+        on_dependency_failure=on_dependency_failure,
+        concurrency_key=concurrency_key,
     )
 
 

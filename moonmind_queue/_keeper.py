@@ -9,7 +9,7 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from importlib.metadata import version
 
@@ -36,6 +36,7 @@ class Keeper:
         capabilities: Sequence[str],
         slots: int,
         lease: timedelta,
+        versions: Mapping[str, str],
         running: Callable[[], Collection[Attempt]],
     ) -> None:
         self._dsn = dsn
@@ -43,9 +44,10 @@ class Keeper:
         self._capabilities, self._slots = capabilities, slots
         self._lease = lease
         self._running = running
+        self._versions = dict(versions)
         self._now = threading.Event()  # set to renew at once
         self._done = threading.Event()
-        self._worker_id: int | None = None
+        self.worker_id: int | None = None  # of this process start, once the database knows it
         self._threads = [
             threading.Thread(target=self._keep, name="leases", daemon=True),
             threading.Thread(target=self._watch, name="watchdog", daemon=True),
@@ -86,8 +88,8 @@ class Keeper:
                 self._done.wait(reconnect_delay(failures, min(interval, 10)))
 
     def _sign_on(self, queue: Queue) -> int:
-        if self._worker_id is None:
-            self._worker_id = queue.register_worker(
+        if self.worker_id is None:
+            self.worker_id = queue.register_worker(
                 self._name,
                 agents=self._agents,
                 kinds=self._kinds,
@@ -96,8 +98,9 @@ class Keeper:
                 host=platform.node(),
                 pid=os.getpid(),
                 version=version("moonmind-queue"),
+                versions={"python": platform.python_version()} | self._versions,
             )
-        return self._worker_id
+        return self.worker_id
 
     def _renew(self, queue: Queue) -> None:
         attempts = list(self._running())
@@ -108,7 +111,7 @@ class Keeper:
             for attempt in attempts:
                 renewal = held.get(attempt.job.id)
                 if renewal is not None:
-                    attempt.deadline = before + self._lease.total_seconds()
+                    attempt.deadline = before + renewal.lasts.total_seconds()
                     if renewal.cancel_requested and not attempt.context.stop.is_set():
                         log.info("job.cancel_requested", job=attempt.job.id)
                         attempt.context.stop.set()

@@ -19,8 +19,9 @@ NAP = 0.5  # seconds: how late the thread notices that it should end
 class Listener:
     """The listening thread of one worker.
 
-    ``wake`` is called for work of one of ``agents`` (``None``: any) and after every reconnect,
-    since what was notified meanwhile is lost. ``control`` is called for messages to ``name``.
+    ``wake`` is called for work of one of ``agents`` (``None``: any), ``control`` for messages to
+    ``name``; both are, and before them ``connected``, after every connect: what was notified
+    before is lost. ``listening`` says whether notifications arrive.
     """
 
     def __init__(
@@ -29,11 +30,13 @@ class Listener:
         *,
         name: str,
         agents: Collection[str] | None,
+        connected: Callable[[], None],
         wake: Callable[[], None],
         control: Callable[[], None],
     ) -> None:
+        self.listening = False
         self._dsn, self._name, self._agents = dsn, name, agents
-        self._wake, self._control = wake, control
+        self._connected, self._wake, self._control = connected, wake, control
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._listen, name="listen", daemon=True)
 
@@ -56,11 +59,14 @@ class Listener:
                     session.execute("listen moonmind_queue")
                     session.execute("listen moonmind_queue_control")
                     failures = 0
+                    self.listening = True
+                    self._connected()
                     self._control()
                     self._wake()
                     self._hear(session)
             except (QueueError, psycopg.Error) as error:
                 failures += 1
+                self.listening = False
                 log.warning("listen.unreachable", error=str(error), failures=failures)
                 self._done.wait(reconnect_delay(failures, 30))
 

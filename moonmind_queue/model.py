@@ -5,7 +5,7 @@ Nothing here knows a connection.
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -54,6 +54,10 @@ class Job:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    timeout: timedelta | None
+    expires_at: datetime | None
+    on_dependency_failure: str
+    concurrency_key: str | None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "state", JobState(self.state))
@@ -64,7 +68,7 @@ class ClaimedJob:
     """A job under a lease: what its holder needs to run it and to prove the lease.
 
     ``(id, token)`` is the proof; a token is never used for a second claim. ``attempt`` counts
-    from 1.
+    from 1. ``lasts`` is how long the lease holds from when the database answered.
     """
 
     id: int
@@ -78,15 +82,20 @@ class ClaimedJob:
     max_attempts: int
     token: int
     expires_at: datetime
+    lasts: timedelta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Renewal:
-    """A lease that was renewed; ``cancel_requested`` asks its holder to stop."""
+    """A lease that was renewed; ``cancel_requested`` asks its holder to stop.
+
+    ``lasts`` is how long it holds from when the database answered.
+    """
 
     job_id: int
     token: int
     expires_at: datetime
+    lasts: timedelta
     cancel_requested: bool
 
 
@@ -99,6 +108,14 @@ class Reclaimed:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "state", JobState(self.state))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """A job whose rows contradicted each other, and how."""
+
+    job_id: int
+    fault: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,14 +9,14 @@ enqueued on your connection exists exactly when your transaction commits. The ru
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, LiteralString, ParamSpec, TypeVar
 
 import psycopg
 from psycopg.rows import dict_row, tuple_row
 
-from moonmind_queue import _calls, errors
+from moonmind_queue import _calls, _operations, errors
 from moonmind_queue._calls import SCHEMA, Call
 from moonmind_queue._connection import open_connection
 from moonmind_queue._values import opened, storable, to_json
@@ -133,6 +133,16 @@ class Queue:
         """Hand the job back unharmed; the attempt does not count."""
         self._value("release", job_id=job.id, token=job.token, reason=storable(reason))
 
+    def cool_down(self, job: ClaimedJob, lasting: timedelta, reason: str | None = None) -> datetime:
+        """Hand the job back and let all workers of its agent rest: its account is used up.
+
+        The attempt does not count. Returns until when the agent rests.
+        """
+        until: datetime = self._value(
+            "cool_down", job_id=job.id, token=job.token, lasting=lasting, reason=storable(reason)
+        )
+        return until
+
     def append_event(
         self,
         job: ClaimedJob,
@@ -201,13 +211,17 @@ class Queue:
     cancel = _asks(_calls.cancel)
     retry = _asks(_calls.retry)
 
-    def unlock(self, job_id: int, *, force: bool = False) -> JobState:
-        """Take a lease away; refused while its worker is alive, unless forced."""
-        return JobState(self._value("unlock", job_id=job_id, force=force))
-
-    def prune(self, older_than: timedelta, limit: int = 1000) -> int:
-        """Delete up to ``limit`` final jobs with their history; returns how many."""
-        return int(self._value("prune", older_than=older_than, limit=limit))
+    unlock = _asks(_operations.unlock)
+    redrive = _asks(_operations.redrive)
+    pause = _asks(_operations.pause)
+    resume = _asks(_operations.resume)
+    set_limit = _asks(_operations.set_limit)
+    set_timeout = _asks(_operations.set_timeout)
+    set_backoff = _asks(_operations.set_backoff)
+    set_policy = _asks(_operations.set_policy)
+    drop_policy = _asks(_operations.drop_policy)
+    repair = _asks(_operations.repair)
+    prune = _asks(_operations.prune)
 
     # --- be a worker -----------------------------------------------------------------------
 
@@ -216,15 +230,29 @@ class Queue:
         agents: Sequence[str] | None = None,
         kinds: Sequence[str] | None = None,
         capabilities: Sequence[str] = (),
-    ) -> timedelta | None:
-        """Return how long until time alone brings such a worker something; ``None``: never."""
-        due: timedelta | None = self._value(
-            "next_due",
-            agents=None if agents is None else list(agents),
-            kinds=None if kinds is None else list(kinds),
-            capabilities=list(capabilities),
-        )
-        return due
+        horizon: int | None = None,
+    ) -> tuple[timedelta | None, int | None]:
+        """Return how long such a worker may sleep (``None``: for ever), and a horizon.
+
+        After :meth:`doze`, ask again soon with the horizon while there is one: transactions were
+        under way that may not have seen that you sleep.
+        """
+        with self._cursor() as cursor:
+            cursor.execute(
+                "select due, horizon from moonmind_queue.next_due(%s, %s, %s, %s)",
+                [
+                    None if agents is None else list(agents),
+                    None if kinds is None else list(kinds),
+                    list(capabilities),
+                    horizon,
+                ],
+            )
+            [answer] = cursor.fetchall()
+            return answer[0], answer[1]
+
+    def doze(self, worker_id: int, asleep: bool = True) -> None:
+        """Say that a registered process waits for notifications, or no longer does."""
+        self._value("doze", worker_id=worker_id, asleep=asleep)
 
     def register_worker(
         self,
@@ -237,6 +265,7 @@ class Queue:
         host: str,
         pid: int,
         version: str,
+        versions: Mapping[str, str] | None = None,
     ) -> int:
         """Record the start of a worker process and return its id."""
         return int(
@@ -250,6 +279,7 @@ class Queue:
                 host=host,
                 pid=pid,
                 version=version,
+                versions=to_json(versions or {}),
             )
         )
 

@@ -16,7 +16,7 @@ import queue as thread_queue
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import timedelta
 
 import structlog
@@ -26,7 +26,13 @@ from moonmind_queue._attempt import Attempt, Ending, Pool
 from moonmind_queue._connection import connection_options, reconnect_delay, spread
 from moonmind_queue._keeper import Keeper
 from moonmind_queue._listener import Listener
-from moonmind_queue.errors import DatabaseError, DatabaseUnavailable, InvalidArgument, LeaseLost
+from moonmind_queue.errors import (
+    DatabaseError,
+    DatabaseUnavailable,
+    InvalidArgument,
+    LeaseLost,
+    NotAllowed,
+)
 from moonmind_queue.executors import Executor
 from moonmind_queue.model import ClaimedJob
 from moonmind_queue.queue import Queue, connect
@@ -35,6 +41,7 @@ log = structlog.get_logger()
 
 GRACE = 8.0  # seconds that jobs get to end after stop(); then they are handed back regardless
 BREATH = 0.05  # seconds until another look at what others hold
+NAP = 0.005  # seconds until another look at work that may not have been notified; doubles
 DEADLINE = 9.5  # seconds after stop() at which run() returns whatever the database does
 
 
@@ -60,6 +67,7 @@ class Worker:
         reclaim: timedelta = timedelta(seconds=5),
         listen_dsn: str | None = None,
         artifact_max_bytes: int = 10 * 1024 * 1024,
+        versions: Mapping[str, str] | None = None,
     ) -> None:
         self._dsn, self._executors, self._name = dsn, executors, name
         self._agents, self._capabilities = agents, capabilities
@@ -82,10 +90,13 @@ class Worker:
         self._may_claim = True
         self._claimed = 0
         self._stop_at: float | None = None  # monotonic instant of stop()
-        self._next_reclaim = 0.0
-        self._due = float("inf")  # monotonic instant at which time alone may bring work, and
-        self._look = threading.Event()  # whether that has to be asked for anew
+        self._next_reclaim = 0.0  # monotonic instant, for a worker that is full
+        self._due = True  # whether the database said that something is due
+        self._look = threading.Event()  # whether there may be something to claim
         self._look.set()
+        self._asleep = False  # whether the database knows that we wait to be notified, and
+        self._horizon: int | None = None  # until when others may not have seen that
+        self._nap = NAP
         self._keeper = Keeper(
             dsn,
             name=name,
@@ -94,12 +105,14 @@ class Worker:
             capabilities=capabilities,
             slots=slots,
             lease=lease,
+            versions=versions or {},
             running=self._attempts,
         )
         self._listener = Listener(
             listen_dsn or dsn,
             name=name,
             agents=agents,
+            connected=self._heard_nothing,
             wake=self._notified,
             control=self._keeper.renew_now,
         )
@@ -145,6 +158,7 @@ class Worker:
 
     def _work(self, queue: Queue) -> None:
         """Report, claim and wait until it is over; raises ``DatabaseUnavailable``."""
+        self._heard_nothing()
         while True:
             self._wake.clear()
             self._report(queue)
@@ -152,13 +166,13 @@ class Worker:
                 self._stop_jobs(queue)
             if self._over():
                 return
-            found = 0
-            if self._may_claim and self._stop_at is None:
+            claiming = self._may_claim and self._stop_at is None
+            if claiming and (self._due or (self._full() and time.monotonic() > self._next_reclaim)):
                 self._take_back(queue)
-                found = self._claim(queue)
-                self._may_claim = not self._once
-            if not found:
-                self._wake.wait(self._patience(queue))
+            looked = claiming and self._look.is_set()
+            if looked and self._claim(queue):
+                continue
+            self._wake.wait(self._patience(queue, looked=looked))
 
     def _over(self) -> bool:
         if self._stop_at is not None and time.monotonic() - self._stop_at > DEADLINE:
@@ -166,23 +180,45 @@ class Worker:
         idle = not self._running and self._ended.empty() and not self._unreported
         return idle and (self._stop_at is not None or not self._may_claim)
 
-    def _patience(self, queue: Queue) -> float:
+    def _full(self) -> bool:
+        return len(self._running) >= self._slots
+
+    def _patience(self, queue: Queue, *, looked: bool) -> float:
         """Return for how many seconds there is nothing to do unless something wakes us."""
         if self._stop_at is not None or not self._may_claim:
             return 0.1
-        now = time.monotonic()
-        until_reclaim = max(self._next_reclaim - now, 0.001)
-        if len(self._running) >= self._slots:
-            return until_reclaim  # no time brings anything to a full worker; a free slot wakes it
-        if self._look.is_set() or now >= self._due:
-            self._look.clear()  # first: what is notified from here on asks again
-            due = queue.next_due(self._agents, sorted(self._executors), self._capabilities)
-            if due is None:
-                self._due = float("inf")
-            else:  # what is due and was not to be had just now is in another worker's hands
-                self._due = now + (due.total_seconds() or BREATH)
-        until_poll = spread(self._poll.total_seconds(), 0.8, 1.2)
-        return min(until_reclaim, until_poll, max(self._due - now, 0.001))
+        if self._full():
+            self._doze(queue, asleep=False)
+            return max(self._next_reclaim - time.monotonic(), 0.001)
+        self._doze(queue, asleep=True)
+        due, self._horizon = queue.next_due(
+            self._agents, sorted(self._executors), self._capabilities, self._horizon
+        )
+        wait = spread(self._poll.total_seconds(), 0.8, 1.2)
+        if due is not None and due <= timedelta(0):
+            self._due = True
+            self._look.set()
+            # What is due and was not to be had just now is in another worker's hands.
+            return BREATH if looked else 0
+        if due is not None:
+            wait = min(wait, due.total_seconds())
+        if self._asleep and self._horizon is not None:
+            wait, self._nap = min(wait, self._nap), self._nap * 2
+        return wait
+
+    def _doze(self, queue: Queue, *, asleep: bool) -> None:
+        """Let the database know whether to notify us, where that has changed."""
+        worker_id = self._keeper.worker_id
+        if asleep == self._asleep or worker_id is None or (asleep and not self._listener.listening):
+            return
+        queue.doze(worker_id, asleep)
+        self._asleep, self._horizon, self._nap = asleep, None, NAP
+
+    def _heard_nothing(self) -> None:
+        """Begin anew: what the database knew of us and what it said may be lost."""
+        self._asleep = False
+        self._due = True
+        self._look.set()
 
     def _pause(self, seconds: float) -> None:
         """Wait for the database to come back; stop() shortens the wait, its deadline ends it."""
@@ -190,7 +226,7 @@ class Worker:
         self._wake.wait(seconds if self._stop_at is None else min(seconds, 0.5))
 
     def _notified(self) -> None:
-        self._look.set()  # whatever was made may have brought an earlier instant
+        self._look.set()
         self._wake.set()
 
     # --- jobs ------------------------------------------------------------------------------
@@ -199,6 +235,8 @@ class Worker:
         free = self._slots - len(self._running)
         if free < 1:
             return 0
+        self._look.clear()  # first: what comes from here on is looked for again
+        self._may_claim = not self._once
         before = time.monotonic()
         jobs = queue.claim(
             self._name,
@@ -210,7 +248,9 @@ class Worker:
             start=True,
         )
         for job in jobs:
-            self._start(job, before + self._lease.total_seconds())
+            self._start(job, before + job.lasts.total_seconds())
+        if jobs:
+            self._look.set()
         self._claimed += len(jobs)
         return len(jobs)
 
@@ -223,6 +263,7 @@ class Worker:
 
     def _job_ended(self, attempt: Attempt, ending: Ending) -> None:
         self._ended.put((attempt, ending))
+        self._look.set()  # there is a free slot
         self._wake.set()
 
     def _attempts(self) -> list[Attempt]:
@@ -231,14 +272,11 @@ class Worker:
             return list(self._running.values())
 
     def _take_back(self, queue: Queue) -> None:
-        """Take lost jobs back when it is time to, in step with nobody."""
-        now = time.monotonic()
-        if now < self._next_reclaim and now < self._due:
-            return
+        """Take lost jobs back, in step with nobody."""
+        self._due = False
+        self._next_reclaim = time.monotonic() + spread(self._reclaim.total_seconds(), 0.7, 1)
         for job in queue.reclaim():
             log.warning("job.reclaimed", job=job.job_id, state=job.state)
-        self._next_reclaim = now + spread(self._reclaim.total_seconds(), 0.7, 1)
-        self._look.set()
 
     def _stop_jobs(self, queue: Queue) -> None:
         """Tell running jobs to end; hand back those that do not within the grace."""
@@ -257,7 +295,7 @@ class Worker:
         with suppress(thread_queue.Empty):
             while True:
                 self._unreported.append(self._ended.get_nowait())
-        done = [each for each in self._unreported if each[1].verdict == "done"]
+        done = [each for each in self._unreported if each[1].verdict == "done" and not each[1].jobs]
         if len(done) > 1 and self._complete_many(queue, done):
             self._unreported = [each for each in self._unreported if each not in done]
         while self._unreported:
@@ -286,10 +324,13 @@ class Worker:
         try:
             if ending.verdict == "done":
                 try:
-                    queue.complete(job, ending.result)
+                    self._complete(queue, job, ending)
                     log.info("job.ended", job=job.id, state="succeeded")
-                except (InvalidArgument, DatabaseError) as error:
+                except (InvalidArgument, DatabaseError, NotAllowed) as error:
                     queue.fail(job, f"the result cannot be stored: {error}", outcome="fail")
+            elif ending.verdict == "cool_down" and ending.after is not None:
+                until = queue.cool_down(job, ending.after, ending.reason)
+                log.warning("agent.cooling_down", agent=job.agent, until=until.isoformat())
             elif ending.verdict == "stopped":
                 queue.release(job, ending.reason)
                 log.info("job.released", job=job.id)
@@ -302,6 +343,13 @@ class Worker:
             attempt.lose(str(error))
         except (InvalidArgument, DatabaseError):
             log.exception("job.unreported", job=job.id)  # its lease will run out
+
+    def _complete(self, queue: Queue, job: ClaimedJob, ending: Ending) -> None:
+        """End the job and add the jobs that it asked for, all or nothing."""
+        with queue.connection.transaction() if ending.jobs else nullcontext():
+            if ending.jobs:
+                queue.enqueue_many(ending.jobs)
+            queue.complete(job, ending.result)
 
     def _forget(self, attempt: Attempt) -> None:
         with self._lock:

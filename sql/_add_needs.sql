@@ -61,8 +61,9 @@ begin
     from (
         select d.job_id, count(*) as number
         from dependency d
+        join job child on child.id = d.job_id
         join job parent on parent.id = d.needs_job_id
-        where d.job_id = any (p_made) and parent.state <> 'succeeded'
+        where d.job_id = any (p_made) and not _is_met(parent.state, child.on_dependency_failure)
         group by d.job_id
     ) as waits
     where job.id = waits.job_id;

@@ -9,7 +9,7 @@ set search_path = moonmind_queue, pg_temp
 as $$
 declare
     v_names constant text[] :=
-        '{kind,payload,agent,name,key,priority,run_at,after,max_attempts,capabilities}';
+        '{kind,payload,agent,name,key,priority,run_at,after,max_attempts,capabilities,timeout,expires_at,on_dependency_failure,concurrency_key}';
     v_fault text;
 begin
     if jsonb_typeof(p_jobs) is distinct from 'array' then

@@ -2,8 +2,9 @@
 --
 -- Contract
 --   * The way into blocked, failed, dead_letter and cancelled; success has complete_many().
---   * Any lease is gone.
--- Locks     the job is locked by the caller.
+--   * Any lease is gone. Dependents of a job that ended do what they said for this case.
+-- Locks     the job is locked by the caller; its dependents, in id order.
+-- Notifies  moonmind_queue
 create or replace function moonmind_queue._end(
     p_job_id bigint,
     p_state  text,
@@ -28,6 +29,10 @@ begin
         updated_at = v_now
     where id = p_job_id;
     perform _log(p_job_id, p_type, p_error, p_level, p_worker, p_data);
+    if p_state <> 'blocked' then
+        perform _fail_dependents(p_job_id);
+    end if;
+    perform _make_room();
     return p_state;
 end;
 $$;

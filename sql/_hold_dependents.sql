@@ -1,10 +1,10 @@
--- _hold_dependents(job) → void; a succeeded job will run again: who waits or is queued waits for it.
+-- _hold_dependents(job) → void; a job that ended will run again: who counted it as met waits for it.
 --
 -- Contract
---   * Dependents that are leased, blocked or final are left alone; they took its success.
--- Locks     every dependent in id order.
+--   * Dependents that are leased, blocked or final are left alone; they took what there was.
+-- Locks     every dependent, in id order.
 -- Events    waiting, for one that was queued.
-create or replace function moonmind_queue._hold_dependents(p_job_id bigint)
+create or replace function moonmind_queue._hold_dependents(p_job moonmind_queue.job)
 returns void
 language plpgsql
 set search_path = moonmind_queue, pg_temp
@@ -15,13 +15,14 @@ begin
     for v_dependent in
         select job.*
         from job
-        where id = any (array(select job_id from dependency where needs_job_id = p_job_id))
+        where id = any (array(select job_id from dependency where needs_job_id = p_job.id))
+          and _is_met(p_job.state, on_dependency_failure)
         order by id
         for update
     loop
         if v_dependent.state = 'queued' then
             perform _withdraw(v_dependent);
-            perform _log(v_dependent.id, 'waiting', format('job %s will run again', p_job_id));
+            perform _log(v_dependent.id, 'waiting', format('job %s will run again', p_job.id));
         end if;
         update job
         set state = 'waiting', unmet = unmet + 1, updated_at = _now()
@@ -30,4 +31,4 @@ begin
 end;
 $$;
 
-comment on function moonmind_queue._hold_dependents(bigint) is 'Make dependents wait again for a job that will run again.';
+comment on function moonmind_queue._hold_dependents(moonmind_queue.job) is 'Make dependents wait again for a job that will run again.';

@@ -1,5 +1,11 @@
--- _lane(agent, kind, capabilities) → the id of their lane, made when it is new.
-create or replace function moonmind_queue._lane(p_agent text, p_kind text, p_capabilities text[])
+-- _lane(agent, kind, capabilities, payload, concurrency_key) → the id of their lane, made when it is new.
+create or replace function moonmind_queue._lane(
+    p_agent           text,
+    p_kind            text,
+    p_capabilities    text[],
+    p_payload         jsonb,
+    p_concurrency_key text
+)
 returns integer
 language plpgsql
 set search_path = moonmind_queue, pg_temp
@@ -9,19 +15,25 @@ as $$
 declare
     v_capabilities constant text[] :=
         case when p_capabilities = '{}' then p_capabilities else _capabilities(p_capabilities) end;
-    v_lane integer;
+    v_repository   constant text := case when p_payload ? 'repository' then _repository(p_payload) else '' end;
+    v_key          constant text := coalesce(p_concurrency_key, '');
+    v_lane         integer;
 begin
     loop
         select id into v_lane
         from lane
-        where agent = p_agent and kind = p_kind and capabilities = v_capabilities;
+        where agent = p_agent
+          and kind = p_kind
+          and capabilities = v_capabilities
+          and repository = v_repository
+          and concurrency_key = v_key;
         exit when found;
-        insert into lane (agent, kind, capabilities)
-        values (p_agent, p_kind, v_capabilities)
+        insert into lane (agent, kind, capabilities, repository, concurrency_key)
+        values (p_agent, p_kind, v_capabilities, v_repository, v_key)
         on conflict do nothing;
     end loop;
     return v_lane;
 end;
 $$;
 
-comment on function moonmind_queue._lane(text, text, text[]) is 'The lane of an agent, a kind and required capabilities.';
+comment on function moonmind_queue._lane(text, text, text[], jsonb, text) is 'The lane of a job.';

@@ -2,7 +2,7 @@
 --
 -- Every function that acts for one lease holder begins here, so the fence exists once.
 -- Locks     the job, then its lease.
--- Errors    MQ001 lease lost, MQ002 no such job.
+-- Errors    MQ001 lease lost, MQ002 no such job, MQ004 not admitted by the login's policy.
 create or replace function moonmind_queue._lock_lease(p_job_id bigint, p_token bigint)
 returns moonmind_queue.lease
 language plpgsql
@@ -21,6 +21,7 @@ begin
     if not found then
         raise exception 'token % no longer holds job %', p_token, p_job_id using errcode = 'MQ001';
     end if;
+    perform _check_policy(array[p_job_id]);
     return v_lease;
 end;
 $$;

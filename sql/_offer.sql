@@ -3,7 +3,7 @@
 -- Contract
 --   * A job whose run_at has come goes to ready, another to scheduled.
 --   * The one place that makes a job claimable, and so the one that wakes workers.
--- Notifies  moonmind_queue, once per agent; PostgreSQL folds equal ones of a transaction.
+-- Notifies  moonmind_queue, of agents that somebody sleeps for.
 create or replace function moonmind_queue._offer(p_job_ids bigint[])
 returns void
 language plpgsql
@@ -12,23 +12,21 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
 declare
-    v_now   constant timestamptz := _now();
-    v_agent text;
+    v_now constant timestamptz := _now();
 begin
-    insert into ready (lane_id, priority, run_at, job_id)
-    select lane_id, priority, run_at, id
+    insert into ready (lane_id, rank, job_id)
+    select lane_id, rank, id
     from job
     where id = any (p_job_ids) and state = 'queued' and run_at <= v_now;
 
-    insert into scheduled (lane_id, priority, run_at, job_id)
-    select lane_id, priority, run_at, id
+    insert into scheduled (lane_id, run_at, rank, job_id)
+    select lane_id, run_at, rank, id
     from job
     where id = any (p_job_ids) and state = 'queued' and run_at > v_now;
 
-    for v_agent in select distinct agent from job where id = any (p_job_ids) and state = 'queued'
-    loop
-        perform pg_notify('moonmind_queue', v_agent);
-    end loop;
+    perform _ring(array(
+        select distinct agent from job where id = any (p_job_ids) and state = 'queued'
+    ));
 end;
 $$;
 

@@ -32,8 +32,8 @@ begin
             = (due.lane_id, due.run_at, due.job_id)
         returning scheduled.*
     )
-    insert into ready (lane_id, priority, run_at, job_id)
-    select lane_id, priority, run_at, job_id from moved;
+    insert into ready (lane_id, rank, job_id)
+    select lane_id, rank, job_id from moved;
 end;
 $$;
 

@@ -1,35 +1,39 @@
--- _queue(job, run_at) → its new state: queued, or waiting while a dependency has not succeeded.
+-- _queue(job, run_at) → its new state: queued, or waiting while a dependency is not met.
 --
 -- Contract
 --   * The one way back into the queue: after a failure, a lost lease, a release, a retry.
+--   * A job that has become pointless meanwhile is cancelled instead.
 --   * Any lease is gone; the error stays until the job succeeds.
 -- Locks     the job is locked by the caller.
 create or replace function moonmind_queue._queue(p_job_id bigint, p_run_at timestamptz)
 returns text
 language plpgsql
 set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 declare
-    v_unmet integer;
+    v_now   constant timestamptz := _now();
+    v_unmet constant integer := _unmet(p_job_id);
+    v_job   job;
 begin
     delete from lease where job_id = p_job_id;
-    select count(*) into v_unmet
-    from dependency d
-    left join job parent on parent.id = d.needs_job_id
-    where d.job_id = p_job_id and parent.state is distinct from 'succeeded';
-
     update job
-    set state = case when v_unmet > 0 then 'waiting' else 'queued' end,
-        unmet = v_unmet,
+    set unmet = v_unmet,
+        state = case when v_unmet > 0 then 'waiting' else 'queued' end,
         run_at = p_run_at,
         finished_at = null,
-        updated_at = _now()
-    where id = p_job_id;
-    if v_unmet > 0 then
-        return 'waiting';
+        updated_at = v_now
+    where id = p_job_id
+    returning * into v_job;
+    if v_job.expires_at <= v_now then
+        return _expire(v_job);
     end if;
-    perform _offer(array[p_job_id]);
-    return 'queued';
+    if v_job.state = 'queued' then
+        perform _offer(array[p_job_id]);
+    end if;
+    perform _make_room();
+    return v_job.state;
 end;
 $$;
 

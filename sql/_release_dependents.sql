@@ -1,10 +1,10 @@
--- _release_dependents(jobs) → void; the jobs have succeeded: queue who waited for the last of them.
+-- _release_dependents(jobs) → void; the jobs have ended: queue who waited for the last of them.
 --
 -- Contract
---   * A waiting dependent counts one unmet dependency less for each; at none it is queued.
--- Locks     every dependent in id order, whatever its state: one that is just coming back to
---           waiting counts this success itself or is counted here, never neither. The caller
---           has locked those it saw before it held these jobs; only now can none be added.
+--   * A waiting dependent for whom that meets its dependency counts one unmet less for each; at
+--     none it is queued.
+-- Locks     the dependents are locked by the caller, whatever their state: one that is just coming
+--           back to waiting counts this end itself or is counted here, never neither.
 -- Events    ready
 create or replace function moonmind_queue._release_dependents(p_job_ids bigint[])
 returns void
@@ -19,19 +19,14 @@ declare
     v_now  constant timestamptz := _now();
     v_free bigint[];
 begin
-    perform from job
-    where id = any (array(select job_id from dependency where needs_job_id = any (p_job_ids)))
-    order by id
-    for update;
-    if not found then
-        return;
-    end if;
-
     with met as (
-        select job_id, count(*) as number
-        from dependency
-        where needs_job_id = any (p_job_ids)
-        group by job_id
+        select dependency.job_id, count(*) as number
+        from unnest(p_job_ids) as ended (id)
+        join job as needed on needed.id = ended.id
+        join dependency on dependency.needs_job_id = needed.id
+        join job on job.id = dependency.job_id
+        where job.state = 'waiting' and _is_met(needed.state, job.on_dependency_failure)
+        group by dependency.job_id
     ),
     counted as (
         update job
@@ -40,12 +35,12 @@ begin
             event_seq = event_seq + (unmet = number)::integer,
             updated_at = v_now
         from met
-        where job.id = met.job_id and job.state = 'waiting'
+        where job.id = met.job_id
         returning id, state, event_seq
     ),
     logged as (
         insert into event (job_id, seq, at, type, message)
-        select id, event_seq, v_now, 'ready', 'every dependency has succeeded'
+        select id, event_seq, v_now, 'ready', 'every dependency is met'
         from counted
         where state = 'queued'
     )

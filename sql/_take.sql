@@ -1,11 +1,12 @@
--- _take(lanes, limit) → ids of the most urgent jobs of these lanes, locked and out of ready.
+-- _take(lanes, limit, now) → ids of the most urgent jobs of these lanes, locked and out of ready.
 --
 -- Contract
 --   * Merges the heads of the lanes without locking, then locks in that order and skips what
 --     another session holds; looks further down only when that left it with too few.
---   * The dependency subquery guards the claim: no job is taken whose needs have not all succeeded.
+--   * The dependency subquery guards the claim: no job is taken whose needs are not all met.
+--   * Jobs that have become pointless are left for reclaim() to cancel.
 -- Locks     rows of job and ready, in this order, skip locked; no more than are returned.
-create or replace function moonmind_queue._take(p_lanes integer[], p_limit integer)
+create or replace function moonmind_queue._take(p_lanes integer[], p_limit integer, p_now timestamptz)
 returns bigint[]
 language plpgsql
 set search_path = moonmind_queue, pg_temp
@@ -25,28 +26,29 @@ begin
             select head.*
             from unnest(p_lanes) as lane (id)
             cross join lateral (
-                select r.lane_id, r.priority, r.run_at, r.job_id
+                select r.lane_id, r.rank, r.job_id
                 from ready r
                 where r.lane_id = lane.id
-                order by r.priority desc, r.run_at, r.job_id
+                order by r.rank, r.job_id
                 limit v_depth
             ) as head
-            order by head.priority desc, head.run_at, head.job_id
+            order by head.rank, head.job_id
             limit v_depth
         ),
         locked as materialized (  -- a fence: the planner may not repeat a locking limit
             select r.ctid
             from heads
-            join ready r
-                on (r.lane_id, r.priority, r.run_at, r.job_id)
-                = (heads.lane_id, heads.priority, heads.run_at, heads.job_id)
+            join ready r on (r.lane_id, r.rank, r.job_id) = (heads.lane_id, heads.rank, heads.job_id)
             join job on job.id = heads.job_id
-            where job.state = 'queued' and not exists (
-                select from dependency
-                left join job as needed on needed.id = dependency.needs_job_id
-                where dependency.job_id = heads.job_id and needed.state is distinct from 'succeeded'
-            )
-            order by heads.priority desc, heads.run_at, heads.job_id
+            where job.state = 'queued'
+              and (job.expires_at is null or job.expires_at > p_now)
+              and not exists (
+                  select from dependency
+                  left join job as needed on needed.id = dependency.needs_job_id
+                  where dependency.job_id = heads.job_id
+                    and not _is_met(needed.state, job.on_dependency_failure)
+              )
+            order by heads.rank, heads.job_id
             limit p_limit - cardinality(v_taken)
             for update of job, r skip locked
         ),
@@ -67,4 +69,4 @@ begin
 end;
 $$;
 
-comment on function moonmind_queue._take(integer[], integer) is 'Lock the most urgent claimable jobs.';
+comment on function moonmind_queue._take(integer[], integer, timestamptz) is 'Lock the most urgent claimable jobs.';

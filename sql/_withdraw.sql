@@ -8,16 +8,15 @@ create or replace function moonmind_queue._withdraw(p_job moonmind_queue.job)
 returns void
 language plpgsql
 set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 begin
     delete from scheduled
     where lane_id = p_job.lane_id and run_at = p_job.run_at and job_id = p_job.id;
     if not found then
         delete from ready
-        where lane_id = p_job.lane_id
-          and priority = p_job.priority
-          and run_at = p_job.run_at
-          and job_id = p_job.id;
+        where lane_id = p_job.lane_id and rank = p_job.rank and job_id = p_job.id;
     end if;
 end;
 $$;

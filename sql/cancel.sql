@@ -4,10 +4,11 @@
 --   * Not leased: cancelled at once. Leased: the request is recorded and wins over everything but
 --     a completion that came first; the holder hears of it at once, and at its next renewal.
 --   * A second request changes nothing, and so does one for a cancelled job.
--- Locks     the job; its row in ready or scheduled, or its lease. Waits for them: never "not found".
+-- Locks     the job; its row in ready or scheduled, or its lease; its dependents, in id order.
+--           Waits for them: never "not found".
 -- Notifies  moonmind_queue_control with the worker's name.
 -- Events    cancelled or cancel_requested
--- Errors    MQ002; MQ003 when the job ended otherwise.
+-- Errors    22023 reason above 64 KiB; MQ002; MQ003 when the job ended otherwise.
 create or replace function moonmind_queue.cancel(p_job_id bigint, p_reason text default null)
 returns text
 language plpgsql
@@ -19,6 +20,7 @@ declare
     v_reason constant text := coalesce(p_reason, 'cancelled by ' || session_user);
     v_worker text;
 begin
+    perform _check_text('reason', p_reason);
     case v_job.state
         when 'cancelled' then
             null;

@@ -1,16 +1,20 @@
 -- claim(worker, agents, kinds, capabilities, limit, lease, start) → the jobs now leased, most urgent first.
 --
 -- Contract
---   * Takes only jobs that are due, of the given agents and kinds (null: all), whose required
---     capabilities are all offered, and whose dependencies have all succeeded.
+--   * Takes only jobs that are due, of the given agents and kinds (null: all) that are not paused,
+--     whose required capabilities are all offered, whose dependencies are all met, within the
+--     limits of run_limit and the policy of the login.
 --   * Each job is claimed, or running at once with start; its attempt is one higher and its token
 --     new. The pair (id, token) is the lease: every write of the holder carries it.
+--   * lasts is how long the lease holds from now: the lease, or what the job's timeout leaves.
 --   * Returns fewer than limit, or nothing, when there is not enough work. Never waits: what
 --     another session has locked is skipped, and only what is returned stays locked.
 --   * Does not touch expired leases; that is reclaim().
 -- Locks     rows of job and ready, in claim order, skip locked.
 -- Events    claimed, and started with start.
--- Errors    22023 worker blank or above 200 characters, limit below 1, lease not between 0 and a day.
+-- Errors    22023 worker blank or above 200 characters, limit below 1, lease not between 0 and a day;
+--           MQ004 a worker, agents or kinds that the login's policy does not admit; 25000 limits
+--           apply and the transaction is not read committed.
 create or replace function moonmind_queue.claim(
     p_worker       text,
     p_agents       text[]   default null,
@@ -22,7 +26,7 @@ create or replace function moonmind_queue.claim(
 )
 returns table (
     id bigint, kind text, agent text, name text, key text, payload jsonb, priority integer,
-    attempt integer, max_attempts integer, token bigint, expires_at timestamptz
+    attempt integer, max_attempts integer, token bigint, expires_at timestamptz, lasts interval
 )
 language plpgsql
 security definer
@@ -35,17 +39,23 @@ as $$
 #variable_conflict use_column
 declare
     v_now   constant timestamptz := _now();
-    v_lanes constant integer[] := _lanes(p_agents, p_kinds, p_capabilities);
-    v_ids   bigint[] := '{}';
+    v_lanes integer[];
+    v_ids   bigint[];
 begin
-    perform _check_lease(p_worker, p_lease);
+    perform _check_worker(p_worker);
+    perform _check_lease(p_lease);
     if coalesce(p_limit, 0) < 1 then
         raise exception 'claim needs a limit of at least 1, not %', p_limit
             using errcode = 'invalid_parameter_value';
     end if;
 
+    v_lanes := _open_lanes(p_agents, p_kinds, p_capabilities);
     perform _promote(v_lanes, v_now);
-    v_ids := _take(v_lanes, p_limit);
+    if exists (select from run_limit) then
+        v_ids := _take_within_limits(v_lanes, p_limit, v_now);
+    else
+        v_ids := _take(v_lanes, p_limit, v_now);
+    end if;
     if v_ids = '{}' then
         return;
     end if;
@@ -63,26 +73,30 @@ begin
             event_seq = event_seq + case when p_start then 2 else 1 end
         from numbered
         where job.id = numbered.id
-        returning job.*, numbered.token
+        returning job.*, numbered.token, coalesce(timeout, (
+            select run_timeout.timeout from run_timeout where run_timeout.kind in (job.kind, '*')
+            order by run_timeout.kind = '*' limit 1
+        )) as allowed
     ),
     held as (
-        insert into lease (job_id, token, attempt, expires_at, worker)
-        select id, token, attempt, v_now + p_lease, p_worker
+        insert into lease (job_id, token, attempt, lane_id, expires_at, deadline_at, worker)
+        select id, token, attempt, lane_id, v_now + least(p_lease, allowed), v_now + allowed, p_worker
         from leased
     ),
     logged as (
         insert into event (job_id, seq, at, type, worker, data)
         select id, event_seq - case when p_start then 1 else 0 end, v_now, 'claimed', p_worker,
-               jsonb_build_object('attempt', attempt, 'lease_until', v_now + p_lease)
+               jsonb_build_object('attempt', attempt, 'lease_until', v_now + least(p_lease, allowed))
         from leased
         union all
         select id, event_seq, v_now, 'started', p_worker, null
         from leased
         where p_start
     )
-    select id, kind, agent, name, key, payload, priority, attempt, max_attempts, token, v_now + p_lease
+    select id, kind, agent, name, key, payload, priority, attempt, max_attempts, token,
+           v_now + least(p_lease, allowed), least(p_lease, allowed)
     from leased
-    order by priority desc, run_at, id;
+    order by rank, id;
 end;
 $$;
 

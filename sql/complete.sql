@@ -3,7 +3,7 @@
 -- Contract
 --   * As complete_many() for one job, but a lost lease is an error.
 -- Locks     the job, its lease, its dependents in id order.
--- Errors    MQ001, MQ002; 23514 a result that is not an object.
+-- Errors    MQ001, MQ002, MQ004; 23514 a result that is not an object.
 create or replace function moonmind_queue.complete(p_job_id bigint, p_token bigint, p_result jsonb default '{}')
 returns void
 language plpgsql

@@ -8,7 +8,7 @@
 -- Locks     the jobs and their dependents in one id order, then the leases.
 -- Notifies  moonmind_queue, for dependents.
 -- Events    completed or cancelled; ready for dependents.
--- Errors    23514 a result that is not an object.
+-- Errors    22023 lists of different length; 23514 a result that is not an object; MQ004.
 create or replace function moonmind_queue.complete_many(
     p_job_ids bigint[],
     p_tokens  bigint[],
@@ -29,12 +29,15 @@ declare
     v_done      bigint[];
     v_succeeded bigint[];
 begin
-    perform from job
-    where id = any (p_job_ids || array(
-        select dependency.job_id from dependency where needs_job_id = any (p_job_ids)
-    ))
-    order by id
-    for update;
+    if cardinality(p_job_ids) is distinct from cardinality(p_tokens)
+        or cardinality(p_results) <> cardinality(p_job_ids)
+    then
+        raise exception 'complete_many needs a token and a result for every job, not % and % for %',
+            cardinality(p_tokens), cardinality(p_results), cardinality(p_job_ids)
+            using errcode = 'invalid_parameter_value';
+    end if;
+    perform _lock_ends(p_job_ids);
+    perform _check_policy(p_job_ids);
 
     with held as materialized (
         select given.job_id, lease.worker, lease.cancel_requested_at is not null as cancelled,
@@ -73,11 +76,15 @@ begin
                coalesce(cancel_reason, ''), worker, nullif(result, '{}')
         from ended
     )
-    select array_agg(id), array_agg(id) filter (where not cancelled) into v_done, v_succeeded from ended;
+    select array_agg(id order by id), array_agg(id) filter (where not cancelled) into v_done, v_succeeded from ended;
 
-    if v_succeeded is not null then
+    if exists (select from dependency where needs_job_id = any (v_succeeded)) then
         perform _release_dependents(v_succeeded);
     end if;
+    if v_succeeded is distinct from v_done then
+        perform _fail_dependents(id) from unnest(v_done) as id where id <> all (coalesce(v_succeeded, '{}'));
+    end if;
+    perform _make_room();
     return query select id, job.state::text from job where id = any (v_done) order by id;
 end;
 $$;

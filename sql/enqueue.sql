@@ -1,14 +1,19 @@
--- enqueue(kind, payload, agent, name, key, priority, run_at, after, max_attempts, capabilities) → job id.
+-- enqueue(kind, payload, agent, name, key, priority, run_at, after, max_attempts, capabilities,
+--         timeout, expires_at, on_dependency_failure, concurrency_key) → job id.
 --
 -- Contract
 --   * Part of the caller's transaction: the job exists exactly when that commits.
 --   * The same key again returns the job that has it and changes nothing.
---   * With after, the job waits until every one of those jobs has succeeded.
---   * Higher priority runs first, then older run_at, then lower id.
+--   * With after, the job waits until every one of those jobs has succeeded. When one ends
+--     otherwise: wait for a person (the default), cancel this job too, or run it all the same.
+--   * Higher priority runs first, then older run_at, then lower id; an hour of waiting outweighs
+--     one level of priority.
+--   * timeout bounds each attempt; null: run_timeout has one for the kind. At expires_at the job
+--     is cancelled if no attempt is under way. run_limit may count by concurrency_key.
 -- Locks     the jobs named in after, shared, in id order: none of them can end unseen meanwhile.
 -- Notifies  moonmind_queue
--- Events    created
--- Errors    22023 unknown dependency; 23514 a value that the table refuses.
+-- Events    created, then cancelled where it applies.
+-- Errors    22023 unknown dependency; 23502, 23514 a value that the table refuses.
 create or replace function moonmind_queue.enqueue(
     p_kind         text,
     p_payload      jsonb       default '{}',
@@ -19,7 +24,11 @@ create or replace function moonmind_queue.enqueue(
     p_run_at       timestamptz default null,
     p_after        bigint[]    default '{}',
     p_max_attempts integer     default 3,
-    p_capabilities text[]      default '{}'
+    p_capabilities text[]      default '{}',
+    p_timeout      interval    default null,
+    p_expires_at   timestamptz default null,
+    p_on_dependency_failure text default 'wait',
+    p_concurrency_key       text default null
 )
 returns bigint
 language plpgsql
@@ -29,9 +38,10 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
 declare
-    v_now   constant timestamptz := _now();
-    v_unmet integer := 0;
-    v_id    bigint;
+    v_now    constant timestamptz := _now();
+    v_policy constant text := coalesce(p_on_dependency_failure, 'wait');
+    v_unmet  integer := 0;
+    v_id     bigint;
 begin
     if p_key is not null then
         select id into v_id from job where key = p_key;
@@ -40,17 +50,22 @@ begin
         end if;
     end if;
     if cardinality(p_after) > 0 then
-        v_unmet := _lock_needs(p_after);
+        perform _lock_needs(p_after);
+        select count(*) into v_unmet
+        from job
+        where id = any (p_after) and not _is_met(state, v_policy);
     end if;
 
     insert into job (
-        key, name, agent, kind, state, priority, run_at, max_attempts, payload,
-        created_at, updated_at, lane_id, unmet, event_seq
+        key, name, agent, kind, state, priority, run_at, max_attempts, payload, created_at, updated_at,
+        lane_id, unmet, event_seq, timeout, expires_at, on_dependency_failure
     )
     values (
         p_key, p_name, p_agent, p_kind, case when v_unmet > 0 then 'waiting' else 'queued' end,
         coalesce(p_priority, 0), coalesce(p_run_at, v_now), coalesce(p_max_attempts, 3),
-        coalesce(p_payload, '{}'), v_now, v_now, _lane(p_agent, p_kind, p_capabilities), v_unmet, 1
+        coalesce(p_payload, '{}'), v_now, v_now,
+        _lane(p_agent, p_kind, p_capabilities, p_payload, p_concurrency_key),
+        v_unmet, 1, p_timeout, p_expires_at, v_policy
     )
     on conflict (key) where key is not null do nothing
     returning id into v_id;
@@ -63,12 +78,17 @@ begin
     select distinct v_id, needs from unnest(p_after) as needs;
     insert into event (job_id, seq, at, type, worker)
     values (v_id, 1, v_now, 'created', session_user);
+    if p_expires_at is not null then
+        insert into expiry (expires_at, job_id) values (p_expires_at, v_id);
+    end if;
     if v_unmet = 0 then
         perform _offer(array[v_id]);
+    elsif v_policy = 'cancel' then
+        perform _cancel_doomed(array[v_id]);
     end if;
     return v_id;
 end;
 $$;
 
-comment on function moonmind_queue.enqueue(text, jsonb, text, text, text, integer, timestamptz, bigint[], integer, text[])
+comment on function moonmind_queue.enqueue(text, jsonb, text, text, text, integer, timestamptz, bigint[], integer, text[], interval, timestamptz, text, text)
 is 'Add a job, optionally after others; part of the caller''s transaction.';

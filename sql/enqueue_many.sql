@@ -6,7 +6,7 @@
 --   * All or nothing. A key that exists, or stands earlier in the call, is that job, unchanged.
 -- Locks     keys in their order, then jobs named in after that existed before, shared, in id order.
 -- Notifies  moonmind_queue, once per agent.
--- Events    created
+-- Events    created, then cancelled where it applies.
 -- Errors    22023 not an array of objects, unknown name, unknown dependency, circle (with its path);
 --           23514 a value that the table refuses.
 create or replace function moonmind_queue.enqueue_many(p_jobs jsonb)
@@ -27,12 +27,13 @@ begin
     select array_agg(key order by place), array_agg(id order by place) into v_keys, v_ids
     from _number_jobs(p_jobs);
 
-    insert into lane (agent, kind, capabilities)
-    select distinct coalesce(agent, 'codex'), kind, _capabilities(capabilities)
-    from jsonb_to_recordset(p_jobs) as (agent text, kind text, capabilities text[])
+    insert into lane (agent, kind, capabilities, repository, concurrency_key)
+    select distinct coalesce(agent, 'codex'), kind, _capabilities(capabilities), _repository(payload),
+           coalesce(concurrency_key, '')
+    from jsonb_to_recordset(p_jobs) as (agent text, kind text, capabilities text[], payload jsonb, concurrency_key text)
     where kind is not null
-    except select agent, kind, capabilities from lane
-    order by 1, 2, 3  -- two calls with the same new ones wait for each other, never in a circle
+    except select agent, kind, capabilities, repository, concurrency_key from lane
+    order by 1, 2, 3, 4, 5  -- two calls with the same new ones wait for each other, never in a circle
     on conflict do nothing;
 
     with given as (
@@ -40,30 +41,40 @@ begin
         from rows from (
             jsonb_to_recordset(p_jobs) as (
                 kind text, payload jsonb, agent text, name text, key text, priority integer,
-                run_at timestamptz, max_attempts integer, capabilities text[]
+                run_at timestamptz, max_attempts integer, capabilities text[], timeout interval,
+                expires_at timestamptz, on_dependency_failure text, concurrency_key text
             )
-        ) with ordinality
-            as job (kind, payload, agent, name, key, priority, run_at, max_attempts, capabilities, place)
+        ) with ordinality as job (
+            kind, payload, agent, name, key, priority, run_at, max_attempts, capabilities, timeout,
+            expires_at, on_dependency_failure, concurrency_key, place
+        )
         order by v_ids[place], place
     ),
     made as (
         insert into job (
-            id, key, name, agent, kind, state, priority, run_at, max_attempts, payload,
-            created_at, updated_at, lane_id, event_seq
+            id, key, name, agent, kind, state, priority, run_at, max_attempts, payload, created_at,
+            updated_at, lane_id, event_seq, timeout, expires_at, on_dependency_failure
         )
         overriding system value
         select v_ids[place], key, name, coalesce(given.agent, 'codex'), given.kind, 'queued',
                coalesce(priority, 0), coalesce(run_at, v_now), coalesce(max_attempts, 3),
-               coalesce(payload, '{}'), v_now, v_now, coalesce(lane.id, 0), 1
+               coalesce(payload, '{}'), v_now, v_now, coalesce(lane.id, 0), 1, timeout, expires_at,
+               coalesce(on_dependency_failure, 'wait')
         from given
         left join lane
             on lane.agent = coalesce(given.agent, 'codex')
             and lane.kind = given.kind
             and lane.capabilities = _capabilities(given.capabilities)
+            and lane.repository = _repository(given.payload)
+            and lane.concurrency_key = coalesce(given.concurrency_key, '')
         where not exists (select from job where job.id = v_ids[place])
         order by key
         on conflict (key) where key is not null do nothing
-        returning id
+        returning id, expires_at
+    ),
+    expiring as (
+        insert into expiry (expires_at, job_id)
+        select expires_at, id from made where expires_at is not null
     )
     select coalesce(array_agg(id), '{}') into v_made from made;
 
@@ -81,6 +92,7 @@ begin
         perform _add_needs(p_jobs, v_keys, v_ids, v_made);
     end if;
     perform _offer(v_made);
+    perform _cancel_doomed(v_made);
     return query select unnest(v_ids);
 end;
 $$;

@@ -4,10 +4,10 @@
 --   * outcome retry: queued again after retry_in, or the back-off of its kind; dead_letter when
 --     its attempts are used up. block: blocked until a person acts. fail: failed for good.
 --   * A cancel request that came first wins: cancelled.
--- Locks     the job, its lease.
+-- Locks     the job, its lease; dependents of a job that ends, in id order.
 -- Notifies  moonmind_queue
 -- Events    failed, then dead_lettered where it applies; or blocked; or cancelled.
--- Errors    MQ001, MQ002; 22023 unknown outcome, negative retry_in.
+-- Errors    MQ001, MQ002, MQ004; 22023 unknown outcome, retry_in not between 0 and a year, error above 64 KiB.
 create or replace function moonmind_queue.fail(
     p_job_id   bigint,
     p_token    bigint,
@@ -25,10 +25,11 @@ declare
     v_job   job;
     v_rest  interval;
 begin
-    if coalesce(p_outcome, '') not in ('retry', 'block', 'fail') or p_retry_in < interval '0' then
-        raise exception 'fail needs an outcome of retry, block or fail and a rest of at least 0, not % and %', p_outcome, p_retry_in
+    if coalesce(p_outcome, '') not in ('retry', 'block', 'fail') or p_retry_in not between interval '0' and interval '1 year' then
+        raise exception 'fail needs an outcome of retry, block or fail and a rest between 0 and a year, not % and %', p_outcome, p_retry_in
             using errcode = 'invalid_parameter_value';
     end if;
+    perform _check_text('error', p_error);
     if v_lease.cancel_requested_at is not null then
         return _end(p_job_id, 'cancelled', v_lease.cancel_reason, 'cancelled', 'warn', v_lease.worker,
                     jsonb_build_object('error', p_error));

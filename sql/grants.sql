@@ -24,18 +24,20 @@ revoke all on all functions in schema moonmind_queue from public;
 
 grant usage on schema moonmind_queue to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 
--- Views call the clock with the rights of whoever reads them.
-grant execute on function moonmind_queue._now()
+-- Views call these with the rights of whoever reads them.
+grant execute on function moonmind_queue._now(), moonmind_queue._is_met(text, text),
+    moonmind_queue._permits(moonmind_queue.policy, moonmind_queue.lane)
 to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 
 grant select on
     moonmind_queue.job_overview, moonmind_queue.job_history, moonmind_queue.job_artifact,
     moonmind_queue.artifact_content, moonmind_queue.worker_overview, moonmind_queue.queue_status,
-    moonmind_queue.blocked_job
+    moonmind_queue.blocked_job, moonmind_queue.paused_agent, moonmind_queue.limit_overview,
+    moonmind_queue.unserved_lane, moonmind_queue.queue_fault
 to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 
 grant execute on function
-    moonmind_queue.enqueue(text, jsonb, text, text, text, integer, timestamptz, bigint[], integer, text[]),
+    moonmind_queue.enqueue(text, jsonb, text, text, text, integer, timestamptz, bigint[], integer, text[], interval, timestamptz, text, text),
     moonmind_queue.enqueue_many(jsonb)
 to moonmind_producer, moonmind_operator;
 
@@ -51,8 +53,10 @@ grant execute on function
     moonmind_queue.put_artifact(bigint, bigint, text, bytea, text, text),
     moonmind_queue.open_artifact(bigint, bigint, text, text, bigint, text),
     moonmind_queue.append_artifact(bigint, bigint, bytea),
-    moonmind_queue.next_due(text[], text[], text[]),
-    moonmind_queue.register_worker(text, text[], text[], text[], integer, text, integer, text),
+    moonmind_queue.cool_down(bigint, bigint, interval, text),
+    moonmind_queue.next_due(text[], text[], text[], bigint),
+    moonmind_queue.doze(bigint, boolean),
+    moonmind_queue.register_worker(text, text[], text[], text[], integer, text, integer, text, jsonb),
     moonmind_queue.see_worker(bigint, boolean)
 to moonmind_worker;
 
@@ -61,6 +65,15 @@ grant execute on function moonmind_queue.reclaim(integer) to moonmind_worker, mo
 grant execute on function
     moonmind_queue.cancel(bigint, text),
     moonmind_queue.retry(bigint),
+    moonmind_queue.redrive(text[], text, text, timestamptz, timestamptz, text, interval, integer),
     moonmind_queue.unlock(bigint, boolean),
+    moonmind_queue.pause(text, text, timestamptz),
+    moonmind_queue.resume(text),
+    moonmind_queue.set_limit(text, text, integer),
+    moonmind_queue.set_timeout(text, interval),
+    moonmind_queue.set_backoff(text, interval, interval, double precision),
+    moonmind_queue.set_policy(text, text[], text[], text[], text[], text[]),
+    moonmind_queue.drop_policy(text),
+    moonmind_queue.repair(),
     moonmind_queue.prune(interval, integer)
 to moonmind_operator;

@@ -1,23 +1,50 @@
--- next_due(agents, kinds, capabilities) → how long until time alone brings such a worker something.
+-- next_due(agents, kinds, capabilities, horizon) → how long such a worker may sleep, and the horizon to ask with next.
 --
 -- Contract
---   * The earliest run_at of a scheduled job that it may take, or the earliest end of any lease;
---     0 when that has passed, null when there is none.
---   * Reads only: an idle worker sleeps this long, or until it is notified.
+--   * due is 0 when there is something to claim, to reclaim or to resume now; else how long until
+--     time alone brings that; null when there is nothing that time could bring.
+--   * Reads only: an idle worker asks this at each poll, and claims when it is told to or notified.
+--   * Whoever has just called doze() asks with a null horizon. A horizon in the answer says that
+--     transactions were under way that may not have seen the sleeper: ask again soon, with it,
+--     until it is null. From then on every job is either seen here or notified.
 create or replace function moonmind_queue.next_due(
     p_agents       text[] default null,
     p_kinds        text[] default null,
-    p_capabilities text[] default '{}'
+    p_capabilities text[] default '{}',
+    p_horizon      bigint default null
 )
-returns interval
+returns table (due interval, horizon bigint)
 language plpgsql
 security definer
 set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
 declare
-    v_lanes constant integer[] := _lanes(p_agents, p_kinds, p_capabilities);
-    v_due   timestamptz;
+    v_now    constant timestamptz := _now();
+    v_oldest constant bigint := pg_snapshot_xmin(pg_current_snapshot())::text::bigint;
+    v_lanes  integer[] := _open_lanes(p_agents, p_kinds, p_capabilities);
+    v_due    timestamptz;
 begin
+    horizon := coalesce(p_horizon, pg_snapshot_xmax(pg_current_snapshot())::text::bigint);
+    if v_oldest >= horizon then
+        horizon := null;
+    end if;
+    if exists (select from run_limit) then
+        v_lanes := array(
+            select id from unnest(v_lanes) as id where id not in (select lane_id from _room(v_lanes) where room <= 0)
+        );
+    end if;
+    if exists (
+        select from unnest(v_lanes) as lane (id)
+        cross join lateral (select from ready where lane_id = lane.id limit 1) as head
+    ) then
+        due := interval '0';
+        return next;
+        return;
+    end if;
     select least(
         (
             select min(first.run_at)
@@ -26,13 +53,25 @@ begin
                 select run_at from scheduled where lane_id = lane.id order by run_at limit 1
             ) as first
         ),
-        (select min(expires_at) from lease)
+        (
+            select min(lease.expires_at)
+            from lease join lane on lane.id = lease.lane_id
+            where not _is_paused(lane.agent, 'operator')
+        ),
+        (
+            select expiry.expires_at
+            from expiry join job on job.id = expiry.job_id
+            where not _is_paused(job.agent, 'operator')
+            order by expiry.expires_at limit 1
+        ),
+        (
+            select min(until) from pause
+            where until > v_now and (p_agents is null or agent = '*' or agent = any (p_agents))
+        )
     ) into v_due;
-    if v_due is null then  -- greatest() would pass over it
-        return null;
-    end if;
-    return greatest(v_due - _now(), interval '0');
+    due := case when v_due is not null then greatest(v_due - v_now, interval '0') end;
+    return next;
 end;
 $$;
 
-comment on function moonmind_queue.next_due(text[], text[], text[]) is 'The sleep of an idle worker.';
+comment on function moonmind_queue.next_due(text[], text[], text[], bigint) is 'The sleep of an idle worker.';

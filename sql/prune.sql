@@ -42,6 +42,9 @@ begin
         delete from artifact where job_id = any (v_ids);
         delete from event where job_id = any (v_ids);
         delete from dependency where job_id = any (v_ids);
+        delete from expiry
+        using job
+        where job.id = any (v_ids) and expiry.expires_at = job.expires_at and expiry.job_id = job.id;
         delete from job where id = any (v_ids);
         v_total := v_total + cardinality(v_ids);
     end loop;

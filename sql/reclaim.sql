@@ -1,52 +1,53 @@
--- reclaim(limit) → the jobs whose leases had run out, and their new state.
+-- reclaim(limit) → the jobs taken back or cancelled, and their new state.
 --
 -- Contract
---   * Queued again with a rest, dead_letter when attempts are used up, or cancelled if asked for.
+--   * A lease that has run out: queued again with a rest, dead_letter when attempts are used up,
+--     or cancelled if asked for. An attempt that took longer than its timeout ends the same way,
+--     also while its worker still renews.
 --   * The first lost lease of a job rests 1 s, for its worker died and not the job; each further
---     one rests like a failure, so a job that kills its workers cannot run them down.
---   * Anybody may call it at any time; workers do on a timer.
--- Locks     the jobs in id order and their leases, skip locked.
--- Notifies  moonmind_queue
--- Events    expired, then dead_lettered or cancelled where it applies.
+--     one, and one that timed out, rests like a failure.
+--   * Jobs whose expires_at has come are cancelled.
+--   * Nothing of an agent that an operator paused is touched.
+--   * Anybody may call it at any time; workers do when something is due.
+-- Locks     the jobs in id order, their leases and dependents, skip locked.
+-- Notifies  moonmind_queue; moonmind_queue_control with the worker's name.
+-- Events    expired or timed_out, then dead_lettered or cancelled where it applies.
+-- Errors    22023 a limit below 1.
 create or replace function moonmind_queue.reclaim(p_limit integer default 100)
 returns table (job_id bigint, state text)
 language plpgsql
 security definer
 set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
     v_now  constant timestamptz := _now();
     v_lost record;
 begin
+    if coalesce(p_limit, 0) < 1 then
+        raise exception 'reclaim needs a limit of at least 1, not %', p_limit
+            using errcode = 'invalid_parameter_value';
+    end if;
     for v_lost in
-        select job.id, job.kind, job.attempt, job.max_attempts, lease.worker, lease.token,
-               lease.expires_at, lease.cancel_requested_at, lease.cancel_reason
+        select job.id
         from lease
         join job on job.id = lease.job_id
-        where lease.expires_at <= v_now
+        where lease.expires_at <= v_now and not _is_paused(job.agent, 'operator')
         order by lease.job_id
         limit p_limit
         for update of job, lease skip locked
     loop
-        job_id := v_lost.id;
-        perform _log(v_lost.id, 'expired', format('the lease of %s ran out', v_lost.worker), 'warn', v_lost.worker,
-                     jsonb_build_object('attempt', v_lost.attempt, 'expired_at', v_lost.expires_at));
-        if v_lost.cancel_requested_at is not null then
-            state := _end(v_lost.id, 'cancelled', v_lost.cancel_reason, 'cancelled', 'warn');
-        elsif v_lost.attempt >= v_lost.max_attempts then
-            state := _end(v_lost.id, 'dead_letter',
-                          format('the lease of %s ran out in the last of %s attempts', v_lost.worker, v_lost.max_attempts),
-                          'dead_lettered', 'error', p_data => jsonb_build_object('attempts', v_lost.attempt));
-        else
-            update job set error = format('the lease of %s ran out', v_lost.worker) where id = v_lost.id;
-            state := _queue(v_lost.id, v_now + case
-                when _lost_leases(v_lost.id) <= 1 then interval '1 s'
-                else _backoff(v_lost.kind, v_lost.attempt)
-            end);
+        state := _take_back(v_lost.id);
+        if state is not null then
+            job_id := v_lost.id;
+            return next;
         end if;
-        return next;
     end loop;
+    return query select * from _expire_due(p_limit);
 end;
 $$;
 

@@ -1,4 +1,6 @@
--- register_worker(worker, agents, kinds, capabilities, slots, host, pid, version) → the id of this process start.
+-- register_worker(worker, agents, kinds, capabilities, slots, host, pid, version, versions) → the id of this process start.
+--
+-- Errors    22023 a worker without a usable name; MQ004 a name that the login's policy does not list.
 create or replace function moonmind_queue.register_worker(
     p_worker       text,
     p_agents       text[],
@@ -7,17 +9,26 @@ create or replace function moonmind_queue.register_worker(
     p_slots        integer,
     p_host         text,
     p_pid          integer,
-    p_version      text
+    p_version      text,
+    p_versions     jsonb default '{}'
 )
 returns bigint
-language sql
+language plpgsql
 security definer
 set search_path = moonmind_queue, pg_temp
 as $$
-    insert into worker (worker, agents, kinds, capabilities, slots, host, pid, version, started_at, seen_at)
-    select p_worker, p_agents, p_kinds, _capabilities(p_capabilities), p_slots, p_host, p_pid, p_version, now, now
+declare
+    v_id bigint;
+begin
+    perform _check_worker(p_worker);
+    insert into worker (worker, agents, kinds, capabilities, slots, host, pid, version, versions, role, started_at, seen_at)
+    select p_worker, p_agents, p_kinds, _capabilities(p_capabilities), p_slots, p_host, p_pid, p_version,
+           coalesce(p_versions, '{}'), session_user, now, now
     from _now() as now
-    returning id;
+    returning id into v_id;
+    return v_id;
+end;
 $$;
 
-comment on function moonmind_queue.register_worker(text, text[], text[], text[], integer, text, integer, text) is 'Record the start of a worker process.';
+comment on function moonmind_queue.register_worker(text, text[], text[], text[], integer, text, integer, text, jsonb)
+is 'Record the start of a worker process.';

@@ -3,10 +3,10 @@
 -- Contract
 --   * Queued again at its old place; the attempt does not count.
 --   * A cancel request that came first wins: cancelled.
--- Locks     the job, its lease.
+-- Locks     the job, its lease; dependents of a job that is cancelled, in id order.
 -- Notifies  moonmind_queue
 -- Events    released, or cancelled.
--- Errors    MQ001, MQ002
+-- Errors    MQ001, MQ002, MQ004; 22023 reason above 64 KiB.
 create or replace function moonmind_queue.release(p_job_id bigint, p_token bigint, p_reason text default null)
 returns void
 language plpgsql
@@ -17,6 +17,7 @@ declare
     v_lease  constant lease := _lock_lease(p_job_id, p_token);
     v_run_at timestamptz;
 begin
+    perform _check_text('reason', p_reason);
     if v_lease.cancel_requested_at is not null then
         perform _end(p_job_id, 'cancelled', v_lease.cancel_reason, 'cancelled', 'warn', v_lease.worker);
         return;

@@ -2,11 +2,12 @@
 --
 -- Contract
 --   * jobs[i] is held with tokens[i]. A row that is missing is a lease that is lost.
---   * cancel_requested says that the holder should stop.
+--   * cancel_requested says that the holder should stop; lasts, how long the lease holds from now:
+--     as asked for, or what the job's timeout leaves.
 -- Locks     the leases, in job order; never a job, so a renewal waits for nobody's work.
--- Errors    22023 a lease not between 0 and a day, or lists of different length.
+-- Errors    22023 a lease not between 0 and a day, or lists of different length; MQ004.
 create or replace function moonmind_queue.renew(p_job_ids bigint[], p_tokens bigint[], p_lease interval)
-returns table (job_id bigint, token bigint, expires_at timestamptz, cancel_requested boolean)
+returns table (job_id bigint, token bigint, expires_at timestamptz, cancel_requested boolean, lasts interval)
 language plpgsql
 security definer
 set search_path = moonmind_queue, pg_temp
@@ -17,13 +18,14 @@ set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
-    v_until constant timestamptz := _now() + p_lease;
+    v_now constant timestamptz := _now();
 begin
-    perform _check_lease('a worker', p_lease);
+    perform _check_lease(p_lease);
     if cardinality(p_job_ids) is distinct from cardinality(p_tokens) then
         raise exception 'renew needs a token for every job, not % for %', cardinality(p_tokens), cardinality(p_job_ids)
             using errcode = 'invalid_parameter_value';
     end if;
+    perform _check_policy(p_job_ids);
     return query
     with held as materialized (
         select given.job_id
@@ -36,11 +38,11 @@ begin
     ),
     renewed as (
         update lease
-        set expires_at = v_until
+        set expires_at = least(v_now + p_lease, lease.deadline_at)
         where lease.job_id = any (array(select held.job_id from held))
         returning lease.job_id, lease.token, lease.expires_at, lease.cancel_requested_at
     )
-    select job_id, token, expires_at, cancel_requested_at is not null from renewed order by job_id;
+    select job_id, token, expires_at, cancel_requested_at is not null, expires_at - v_now from renewed order by job_id;
 end;
 $$;
 

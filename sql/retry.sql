@@ -1,10 +1,10 @@
 -- retry(job) → the job's state now.
 --
 -- Contract
---   * A final or blocked job runs again, its attempts counted anew; dependents of a succeeded one
---     that have not started wait for it again.
+--   * A final or blocked job runs again, its attempts counted anew; dependents that counted its
+--     end as met and have not started wait for it again.
 --   * A queued job that rests or is scheduled runs now, its attempts kept.
--- Locks     the job; its row in scheduled; dependents of a succeeded job in id order.
+-- Locks     the job; its row in scheduled; its dependents in id order.
 -- Notifies  moonmind_queue
 -- Events    retried; waiting for dependents that were queued.
 -- Errors    MQ002; MQ003 when the job is leased or waits for others.
@@ -27,14 +27,11 @@ begin
             return v_job.state;
         when v_job.state = 'queued' then
             perform _withdraw(v_job);
+            perform _log(p_job_id, 'retried', format('was %s', v_job.state));
+            return _queue(p_job_id, v_now);
         else
-            if v_job.state = 'succeeded' then
-                perform _hold_dependents(p_job_id);
-            end if;
-            update job set attempt = 0, result = null where id = p_job_id;
+            return _retry(v_job, v_now);
     end case;
-    perform _log(p_job_id, 'retried', format('was %s', v_job.state));
-    return _queue(p_job_id, v_now);
 end;
 $$;
 

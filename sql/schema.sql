@@ -6,9 +6,10 @@
 -- million jobs that wait, are finished or belong to others.
 --
 -- Only the functions beside this file write these tables, so no foreign keys guard the hot ones.
--- Lock order, everywhere: the job acted on, then its dependents in id order; of one job first its
--- row in `job`, then `ready` or `scheduled`, then `lease`. `claim` and `reclaim` never wait: they
--- skip what is locked.
+-- Lock order, everywhere: the jobs acted on and those that depend on them, in one id order (a job's
+-- id is above those of all that it needs); of one job first its row in `job`, then `ready` or
+-- `scheduled`, then `lease`; last `pause` and `sleeper`. `claim` and `reclaim` never wait: they skip
+-- what is locked.
 create schema if not exists moonmind_queue;
 
 comment on schema moonmind_queue
@@ -46,9 +47,22 @@ create table moonmind_queue.job (
     lane_id      integer     not null,
     unmet        integer     not null default 0,
     event_seq    integer     not null default 0,
+    timeout      interval,
+    expires_at   timestamptz,
+    on_dependency_failure text not null default 'wait',
+    -- What is claimed first: an hour of waiting outweighs one level of priority. So the order of two
+    -- jobs never changes, and no job starves behind an endless stream of more urgent ones.
+    rank         bigint not null generated always as (
+        case when isfinite(run_at)  -- the check below refuses what is not, with its name
+            then (extract(epoch from run_at - timestamptz '1970-01-01 00:00:00+00') * 1000000)::bigint
+                 - priority::bigint * 3600000000
+            else 0
+        end
+    ) stored,
 
-    constraint job_agent_is_given check (agent ~ '^\S(.*\S)?$' and length(agent) <= 200),
-    constraint job_kind_is_given check (kind ~ '^\S(.*\S)?$' and length(kind) <= 200),
+    -- * stands for all agents and kinds where rules are made for them.
+    constraint job_agent_is_given check (agent ~ '^\S(.*\S)?$' and length(agent) <= 200 and agent <> '*'),
+    constraint job_kind_is_given check (kind ~ '^\S(.*\S)?$' and length(kind) <= 200 and kind <> '*'),
     constraint job_key_is_short check (key <> '' and length(key) <= 500),
     constraint job_payload_is_an_object check (jsonb_typeof(payload) = 'object'),
     constraint job_result_is_an_object check (jsonb_typeof(result) = 'object'),
@@ -58,6 +72,11 @@ create table moonmind_queue.job (
     constraint job_run_at_is_near check (
         run_at >= timestamptz '1900-01-01 00:00:00+00' and run_at < timestamptz '9000-01-01 00:00:00+00'
     ),
+    constraint job_expires_at_is_near check (
+        expires_at >= timestamptz '1900-01-01 00:00:00+00' and expires_at < timestamptz '9000-01-01 00:00:00+00'
+    ),
+    constraint job_timeout_is_positive check (timeout > interval '0' and timeout <= interval '1 year'),
+    constraint job_on_dependency_failure_is_known check (on_dependency_failure in ('wait', 'cancel', 'run')),
     constraint job_finished_iff_final check (
         (state in ('succeeded', 'failed', 'dead_letter', 'cancelled')) = (finished_at is not null)
     ),
@@ -73,47 +92,64 @@ comment on table moonmind_queue.job is 'One row per job: what was asked for and 
 comment on column moonmind_queue.job.key is 'Given by the producer; a second job with the same key is the same job.';
 comment on column moonmind_queue.job.agent is 'Who is to do it; workers claim for the agents they serve.';
 comment on column moonmind_queue.job.kind is 'What is to be done: names the executor.';
-comment on column moonmind_queue.job.priority is 'Higher runs first.';
+comment on column moonmind_queue.job.priority is 'Higher runs first; one level is worth one hour of waiting.';
 comment on column moonmind_queue.job.run_at is 'Not claimable before; among equals the older runs first.';
 comment on column moonmind_queue.job.attempt is 'Claims that were not handed back, from 1; 0 before the first.';
 comment on column moonmind_queue.job.error is 'Why the job is not succeeded: last failure, or reason of block or cancel.';
 comment on column moonmind_queue.job.started_at is 'When an attempt first began to run.';
-comment on column moonmind_queue.job.lane_id is 'The lane of its agent, kind and capabilities; never changes while it is queued.';
-comment on column moonmind_queue.job.unmet is 'Dependencies that have not succeeded; kept while the job is waiting or queued.';
+comment on column moonmind_queue.job.lane_id is 'The lane of all that decides who may claim it; never changes.';
+comment on column moonmind_queue.job.unmet is 'Dependencies that are not met yet; kept while the job is waiting or queued.';
 comment on column moonmind_queue.job.event_seq is 'The number of its latest event; assigned under this row''s lock, so without gaps.';
+comment on column moonmind_queue.job.timeout is 'How long one attempt may take, from its claim; null: run_timeout says.';
+comment on column moonmind_queue.job.expires_at is 'Pointless from then on: cancelled unless an attempt is under way.';
+comment on column moonmind_queue.job.on_dependency_failure
+is 'When a job that it needs ends without success: wait for a person, cancel this one too, or run all the same.';
+comment on column moonmind_queue.job.rank is 'The place in its lane, lowest first: run_at in microseconds, less an hour for each level of priority.';
 
 create table moonmind_queue.lane (
-    id           integer generated always as identity primary key,
-    agent        text    not null,
-    kind         text    not null,
-    capabilities text[]  not null,
-    unique (agent, kind, capabilities)
+    id              integer generated always as identity primary key,
+    agent           text    not null,
+    kind            text    not null,
+    capabilities    text[]  not null,
+    repository      text    not null,
+    concurrency_key text    not null,
+    unique (agent, kind, capabilities, repository, concurrency_key),
+    constraint lane_concurrency_key_is_short check (length(concurrency_key) <= 500)
 );
 
 comment on table moonmind_queue.lane
-is 'One row per distinct agent, kind and set of required capabilities: the unit in which claimable jobs are ordered.';
+is 'One row per distinct answer to who may claim a job and what it counts against: the unit in which claimable jobs are ordered.';
+comment on column moonmind_queue.lane.repository is 'The repository that the payload names, as host/path in lower case; '''' without one.';
+comment on column moonmind_queue.lane.concurrency_key is 'What run_limit may count: a repository, an API account; '''' without one.';
 
 create table moonmind_queue.ready (
-    lane_id  integer     not null,
-    priority integer     not null,
-    run_at   timestamptz not null,
-    job_id   bigint      not null
+    rank    bigint  not null,
+    job_id  bigint  not null,
+    lane_id integer not null
 )
 with (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 
-create unique index ready_order_idx on moonmind_queue.ready (lane_id, priority desc, run_at, job_id);
+create unique index ready_order_idx on moonmind_queue.ready (lane_id, rank, job_id);
 
 comment on table moonmind_queue.ready is 'Jobs that can be claimed now, in claim order per lane; a claim deletes the row.';
 
 create table moonmind_queue.scheduled (
-    lane_id  integer     not null,
-    run_at   timestamptz not null,
-    job_id   bigint      not null,
-    priority integer     not null,
+    run_at  timestamptz not null,
+    job_id  bigint      not null,
+    rank    bigint      not null,
+    lane_id integer     not null,
     primary key (lane_id, run_at, job_id)
 );
 
 comment on table moonmind_queue.scheduled is 'Queued jobs whose run_at has not come; the first claim after it moves them to ready.';
+
+create table moonmind_queue.expiry (
+    expires_at timestamptz not null,
+    job_id     bigint      not null,
+    primary key (expires_at, job_id)
+);
+
+comment on table moonmind_queue.expiry is 'Jobs that are pointless from some time on, until then; reclaim() cancels them.';
 
 create table moonmind_queue.dependency (
     job_id       bigint not null,
@@ -124,7 +160,8 @@ create table moonmind_queue.dependency (
 
 create index dependency_needs_idx on moonmind_queue.dependency (needs_job_id, job_id);
 
-comment on table moonmind_queue.dependency is 'job_id may start only when needs_job_id has succeeded.';
+comment on table moonmind_queue.dependency
+is 'job_id may start only when needs_job_id has succeeded, or ended at all where job.on_dependency_failure is run.';
 
 create sequence moonmind_queue.lease_token_seq;
 
@@ -132,7 +169,9 @@ create table moonmind_queue.lease (
     job_id              bigint      primary key,
     token               bigint      not null,
     attempt             integer     not null,
+    lane_id             integer     not null,
     expires_at          timestamptz not null,
+    deadline_at         timestamptz not null,
     worker              text        not null,
     cancel_requested_at timestamptz,
     cancel_reason       text
@@ -142,6 +181,8 @@ with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_
 
 comment on table moonmind_queue.lease is 'One row per job that a worker holds.';
 comment on column moonmind_queue.lease.token is 'The fence: new at every claim, never reused; every write of a holder carries it.';
+comment on column moonmind_queue.lease.deadline_at is 'When the attempt has taken too long: no renewal reaches beyond.';
+comment on column moonmind_queue.lease.lane_id is 'Of its job: what run_limit counts.';
 comment on column moonmind_queue.lease.cancel_requested_at is 'Set when somebody asked for the running job to be cancelled.';
 
 create table moonmind_queue.event (
@@ -212,6 +253,8 @@ create table moonmind_queue.worker (
     host         text        not null,
     pid          integer     not null,
     version      text        not null,
+    versions     jsonb       not null default '{}',
+    role         name        not null,
     started_at   timestamptz not null,
     seen_at      timestamptz not null,
     stopped_at   timestamptz
@@ -221,6 +264,18 @@ create index worker_name_idx on moonmind_queue.worker (worker);
 
 comment on table moonmind_queue.worker is 'One row per start of a worker process. Ownership of jobs is the lease, never this.';
 comment on column moonmind_queue.worker.agents is 'Null: every agent.';
+comment on column moonmind_queue.worker.version is 'Of moonmind-queue; versions has those of what else it runs with.';
+comment on column moonmind_queue.worker.role is 'The role that it logged in as; policy says what that may do.';
+
+-- Unlogged: after a crash no worker sleeps, for all have lost their connections.
+create unlogged table moonmind_queue.sleeper (
+    agent     text   not null,
+    worker_id bigint not null,
+    primary key (agent, worker_id)
+);
+
+comment on table moonmind_queue.sleeper
+is 'Who waits for a notification for an agent (*: for any). Nobody else is notified.';
 
 create table moonmind_queue.backoff (
     kind   text     primary key,
@@ -236,3 +291,55 @@ is 'How long a failed job rests: base * 2^(attempt-1), at most cap, +- jitter. K
 
 insert into moonmind_queue.backoff (kind, base, cap, jitter)
 values ('*', interval '15 s', interval '600 s', 0.25);
+
+create table moonmind_queue.run_timeout (
+    kind    text     primary key,
+    timeout interval not null,
+    constraint run_timeout_is_positive check (timeout > interval '0' and timeout <= interval '1 year')
+);
+
+comment on table moonmind_queue.run_timeout
+is 'How long one attempt may take where the job does not say. Kind * serves every kind without a row.';
+
+insert into moonmind_queue.run_timeout (kind, timeout)
+values ('*', interval '4 hours');
+
+create table moonmind_queue.run_limit (
+    scope       text    not null,
+    name        text    not null,
+    max_running integer not null,
+    primary key (scope, name),
+    constraint run_limit_scope_is_known check (scope in ('agent', 'kind', 'concurrency_key')),
+    constraint run_limit_is_not_negative check (max_running >= 0)
+);
+
+comment on table moonmind_queue.run_limit
+is 'How many jobs of an agent, a kind or a concurrency key may be leased at once. Name * serves each name without a row.';
+
+create table moonmind_queue.pause (
+    agent     text        not null,
+    cause     text        not null,
+    reason    text        not null,
+    until     timestamptz,
+    paused_at timestamptz not null,
+    paused_by text        not null,
+    primary key (agent, cause),
+    constraint pause_cause_is_known check (cause in ('operator', 'cooldown'))
+);
+
+comment on table moonmind_queue.pause is 'Agents (*: all) whose jobs are not claimed, until some time or until resumed.';
+comment on column moonmind_queue.pause.cause is 'operator: a person''s act, lost leases wait too; cooldown: a worker said that its account is used up.';
+
+create table moonmind_queue.policy (
+    role         name primary key,
+    agents       text[],
+    kinds        text[],
+    repositories text[],
+    capabilities text[],
+    workers      text[]
+);
+
+comment on table moonmind_queue.policy
+is 'What a worker that logs in as this role may claim and hold; a null list admits all. A role without a row may claim everything.';
+comment on column moonmind_queue.policy.repositories is 'As host/path in lower case; host/owner/* admits all below.';
+comment on column moonmind_queue.policy.workers is 'The worker ids that it may use.';

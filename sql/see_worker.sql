@@ -1,13 +1,20 @@
 -- see_worker(id, stopped) → void; the process is alive, or says that it ends.
 create or replace function moonmind_queue.see_worker(p_id bigint, p_stopped boolean default false)
 returns void
-language sql
+language plpgsql
 security definer
 set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
+begin
     update worker
     set seen_at = _now(), stopped_at = case when p_stopped then _now() end
     where id = p_id;
+    if p_stopped then
+        perform doze(p_id, false);
+    end if;
+end;
 $$;
 
 comment on function moonmind_queue.see_worker(bigint, boolean) is 'Record that a worker process is alive, or that it ends.';

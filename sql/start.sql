@@ -4,7 +4,7 @@
 --   * claimed becomes running; on a job that is running already nothing happens.
 -- Locks     the job, its lease.
 -- Events    started
--- Errors    MQ001, MQ002
+-- Errors    MQ001, MQ002, MQ004
 create or replace function moonmind_queue.start(p_job_id bigint, p_token bigint)
 returns void
 language plpgsql

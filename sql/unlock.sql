@@ -4,7 +4,7 @@
 --   * Refused while the worker that holds the job is alive, unless forced: the token then keeps
 --     the late worker out. The job is queued at once, or cancelled if asked for. The attempt
 --     counts; was it the last one, then unlocking grants one more.
--- Locks     the job, its lease.
+-- Locks     the job, its lease; dependents of a job that is cancelled, in id order.
 -- Notifies  moonmind_queue; moonmind_queue_control with the worker's name.
 -- Events    unlocked, then cancelled where it applies.
 -- Errors    MQ002; MQ003 when the job is not leased or its worker is alive.

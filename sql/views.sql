@@ -11,7 +11,9 @@ select job.id, job.key, job.name, job.agent, job.kind, job.state::text as state,
        array(
            select needs_job_id from moonmind_queue.dependency
            where dependency.job_id = job.id order by needs_job_id
-       ) as after
+       ) as after,
+       job.timeout, job.expires_at, job.on_dependency_failure, nullif(lane.concurrency_key, '') as concurrency_key,
+       nullif(lane.repository, '') as repository, lease.deadline_at
 from moonmind_queue.job
 left join moonmind_queue.lane on lane.id = job.lane_id
 left join moonmind_queue.lease on lease.job_id = job.id;
@@ -50,7 +52,7 @@ select id, worker,
        end as status,
        host, pid, version, agents, kinds, capabilities, slots,
        (select count(*) from moonmind_queue.lease where lease.worker = worker.worker) as leases,
-       started_at, seen_at, stopped_at
+       started_at, seen_at, stopped_at, versions, role::text as role
 from moonmind_queue.worker;
 
 comment on view moonmind_queue.worker_overview is 'Every start of a worker process: live, stale (unseen for two minutes) or stopped.';
@@ -72,7 +74,9 @@ with recursive step as (
            format('needs job %s, which is %s', needed.id, needed.state) as reason
     from moonmind_queue.job
     join moonmind_queue.dependency on dependency.job_id = job.id
-    join moonmind_queue.job needed on needed.id = dependency.needs_job_id and needed.state <> 'succeeded'
+    join moonmind_queue.job needed
+        on needed.id = dependency.needs_job_id
+        and not moonmind_queue._is_met(needed.state, job.on_dependency_failure)
     where job.state = 'waiting'
     union all
     select * from (  -- one way to each need, not all of them: their number doubles with every step
@@ -80,8 +84,11 @@ with recursive step as (
                step.job_id, needed.id, needed.state::text, needed.error, step.depth + 1,
                format('%s: it needs job %s, which is %s', step.reason, needed.id, needed.state)
         from step
-        join moonmind_queue.dependency on dependency.job_id = step.needs_job_id
-        join moonmind_queue.job needed on needed.id = dependency.needs_job_id and needed.state <> 'succeeded'
+        join moonmind_queue.job on job.id = step.needs_job_id
+        join moonmind_queue.dependency on dependency.job_id = job.id
+        join moonmind_queue.job needed
+            on needed.id = dependency.needs_job_id
+            and not moonmind_queue._is_met(needed.state, job.on_dependency_failure)
         where step.state = 'waiting' and step.depth < 20
         order by step.job_id, needed.id, step.needs_job_id
     ) as further
@@ -104,3 +111,118 @@ left join last_step on last_step.job_id = job.id
 where job.state in ('waiting', 'blocked');
 
 comment on view moonmind_queue.blocked_job is 'Jobs that wait for others or for a person, with the reason in words.';
+
+create or replace view moonmind_queue.paused_agent as
+select agent, cause, reason, until, paused_at, paused_by
+from moonmind_queue.pause
+where until is null or until > moonmind_queue._now();
+
+comment on view moonmind_queue.paused_agent
+is 'Agents (*: all) whose jobs are not claimed now: by an operator, or because an account is used up (cooldown).';
+
+create or replace view moonmind_queue.limit_overview as
+with held as (
+    select lane.agent, lane.kind, lane.concurrency_key
+    from moonmind_queue.lease
+    join moonmind_queue.lane on lane.id = lease.lane_id
+)
+select scope, name, max_running,
+       case
+           when name = '*' then null
+           when scope = 'agent' then (select count(*) from held where held.agent = name)
+           when scope = 'kind' then (select count(*) from held where held.kind = name)
+           else (select count(*) from held where held.concurrency_key = name)
+       end as running
+from moonmind_queue.run_limit;
+
+comment on view moonmind_queue.limit_overview
+is 'How many jobs may be leased at once, and how many are; * serves every name without a limit of its own.';
+
+-- By lane, not by job: a million queued jobs have few lanes.
+create or replace view moonmind_queue.unserved_lane as
+with alive as (
+    select worker_overview.*, policy
+    from moonmind_queue.worker_overview
+    left join moonmind_queue.policy on policy.role = worker_overview.role
+    where status = 'live'
+),
+fit as (
+    select lane.id,
+           bool_or(coalesce(lane.agent = any (alive.agents), true)) as agent,
+           bool_or(coalesce(lane.agent = any (alive.agents), true) and lane.kind = any (alive.kinds)) as kind,
+           bool_or(coalesce(lane.agent = any (alive.agents), true) and lane.kind = any (alive.kinds)
+                   and lane.capabilities <@ alive.capabilities) as capabilities,
+           bool_or(coalesce(lane.agent = any (alive.agents), true) and lane.kind = any (alive.kinds)
+                   and lane.capabilities <@ alive.capabilities
+                   and ((alive.policy).role is null or moonmind_queue._permits(alive.policy, lane))) as policy
+    from moonmind_queue.lane
+    left join alive on true
+    group by lane.id
+)
+select lane.agent, lane.kind, lane.capabilities, nullif(lane.repository, '') as repository,
+       waiting.jobs, waiting.oldest_job_id,
+       case
+           when not fit.agent then format('no live worker serves agent %s', lane.agent)
+           when not fit.kind then format('no live worker of agent %s runs kind %s', lane.agent, lane.kind)
+           when not fit.capabilities
+               then format('no live worker offers all of %s', array_to_string(lane.capabilities, ', '))
+           else format('no policy of a live worker admits it')
+       end as reason
+from moonmind_queue.lane
+join fit on fit.id = lane.id and not coalesce(fit.policy, false)
+cross join lateral (
+    select count(*) as jobs, min(job_id) as oldest_job_id from moonmind_queue.ready where ready.lane_id = lane.id
+) as waiting
+where waiting.jobs > 0;
+
+comment on view moonmind_queue.unserved_lane is 'Jobs that are due and that no live worker can run, by what they ask for, with the reason.';
+
+-- Read by people and by repair(); empty unless somebody wrote the tables by hand.
+create or replace view moonmind_queue.queue_fault as
+with place as (
+    select lane_id, rank, job_id, null::timestamptz as run_at from moonmind_queue.ready
+    union all
+    select lane_id, rank, job_id, run_at from moonmind_queue.scheduled
+),
+unmet as (
+    select dependency.job_id, count(*) as number
+    from moonmind_queue.dependency
+    join moonmind_queue.job on job.id = dependency.job_id
+    left join moonmind_queue.job as needed on needed.id = dependency.needs_job_id
+    where not moonmind_queue._is_met(needed.state, job.on_dependency_failure)
+    group by dependency.job_id
+)
+select job.id as job_id, format('unmet is %s, its edges say %s', job.unmet, coalesce(unmet.number, 0)) as fault
+from moonmind_queue.job
+left join unmet on unmet.job_id = job.id
+where job.state in ('waiting', 'queued') and job.unmet <> coalesce(unmet.number, 0)
+union all
+select job.id, format('it is queued and has %s places among the claimable', count(place.job_id))
+from moonmind_queue.job
+left join place on place.job_id = job.id
+where job.state = 'queued'
+group by job.id
+having count(place.job_id) <> 1
+union all
+select place.job_id, case
+    when job.id is null then 'a place among the claimable has no job'
+    when job.state <> 'queued' then format('it is %s and has a place among the claimable', job.state)
+    else 'its place among the claimable is not the right one'
+end
+from place
+left join moonmind_queue.job on job.id = place.job_id
+where (job.lane_id, job.rank, job.state::text) is distinct from (place.lane_id, place.rank, 'queued')
+   or place.run_at is not null and place.run_at <> job.run_at
+union all
+select coalesce(job.id, lease.job_id), case
+    when job.id is null then 'a lease has no job'
+    when lease.job_id is null then format('it is %s without a lease', job.state)
+    when job.state not in ('claimed', 'running') then format('it is %s and has a lease', job.state)
+    else format('it is in attempt %s and its lease in attempt %s', job.attempt, lease.attempt)
+end
+from (select * from moonmind_queue.job where state in ('claimed', 'running')) as leased
+full join moonmind_queue.lease on lease.job_id = leased.id
+left join moonmind_queue.job on job.id = coalesce(leased.id, lease.job_id)
+where leased.id is null or lease.job_id is null or lease.attempt <> job.attempt or lease.lane_id <> job.lane_id;
+
+comment on view moonmind_queue.queue_fault is 'Rows that contradict each other; always empty unless tables were written by hand. repair() mends them.';

@@ -7,9 +7,10 @@
 -- million jobs that wait, are finished or belong to others.
 --
 -- Only the functions beside this file write these tables, so no foreign keys guard the hot ones.
--- Lock order, everywhere: the job acted on, then its dependents in id order; of one job first its
--- row in `job`, then `ready` or `scheduled`, then `lease`. `claim` and `reclaim` never wait: they
--- skip what is locked.
+-- Lock order, everywhere: the jobs acted on and those that depend on them, in one id order (a job's
+-- id is above those of all that it needs); of one job first its row in `job`, then `ready` or
+-- `scheduled`, then `lease`; last `pause` and `sleeper`. `claim` and `reclaim` never wait: they skip
+-- what is locked.
 create schema if not exists moonmind_queue;
 
 comment on schema moonmind_queue
@@ -47,9 +48,22 @@ create table moonmind_queue.job (
     lane_id      integer     not null,
     unmet        integer     not null default 0,
     event_seq    integer     not null default 0,
+    timeout      interval,
+    expires_at   timestamptz,
+    on_dependency_failure text not null default 'wait',
+    -- What is claimed first: an hour of waiting outweighs one level of priority. So the order of two
+    -- jobs never changes, and no job starves behind an endless stream of more urgent ones.
+    rank         bigint not null generated always as (
+        case when isfinite(run_at)  -- the check below refuses what is not, with its name
+            then (extract(epoch from run_at - timestamptz '1970-01-01 00:00:00+00') * 1000000)::bigint
+                 - priority::bigint * 3600000000
+            else 0
+        end
+    ) stored,
 
-    constraint job_agent_is_given check (agent ~ '^\S(.*\S)?$' and length(agent) <= 200),
-    constraint job_kind_is_given check (kind ~ '^\S(.*\S)?$' and length(kind) <= 200),
+    -- * stands for all agents and kinds where rules are made for them.
+    constraint job_agent_is_given check (agent ~ '^\S(.*\S)?$' and length(agent) <= 200 and agent <> '*'),
+    constraint job_kind_is_given check (kind ~ '^\S(.*\S)?$' and length(kind) <= 200 and kind <> '*'),
     constraint job_key_is_short check (key <> '' and length(key) <= 500),
     constraint job_payload_is_an_object check (jsonb_typeof(payload) = 'object'),
     constraint job_result_is_an_object check (jsonb_typeof(result) = 'object'),
@@ -59,6 +73,11 @@ create table moonmind_queue.job (
     constraint job_run_at_is_near check (
         run_at >= timestamptz '1900-01-01 00:00:00+00' and run_at < timestamptz '9000-01-01 00:00:00+00'
     ),
+    constraint job_expires_at_is_near check (
+        expires_at >= timestamptz '1900-01-01 00:00:00+00' and expires_at < timestamptz '9000-01-01 00:00:00+00'
+    ),
+    constraint job_timeout_is_positive check (timeout > interval '0' and timeout <= interval '1 year'),
+    constraint job_on_dependency_failure_is_known check (on_dependency_failure in ('wait', 'cancel', 'run')),
     constraint job_finished_iff_final check (
         (state in ('succeeded', 'failed', 'dead_letter', 'cancelled')) = (finished_at is not null)
     ),
@@ -74,47 +93,64 @@ comment on table moonmind_queue.job is 'One row per job: what was asked for and 
 comment on column moonmind_queue.job.key is 'Given by the producer; a second job with the same key is the same job.';
 comment on column moonmind_queue.job.agent is 'Who is to do it; workers claim for the agents they serve.';
 comment on column moonmind_queue.job.kind is 'What is to be done: names the executor.';
-comment on column moonmind_queue.job.priority is 'Higher runs first.';
+comment on column moonmind_queue.job.priority is 'Higher runs first; one level is worth one hour of waiting.';
 comment on column moonmind_queue.job.run_at is 'Not claimable before; among equals the older runs first.';
 comment on column moonmind_queue.job.attempt is 'Claims that were not handed back, from 1; 0 before the first.';
 comment on column moonmind_queue.job.error is 'Why the job is not succeeded: last failure, or reason of block or cancel.';
 comment on column moonmind_queue.job.started_at is 'When an attempt first began to run.';
-comment on column moonmind_queue.job.lane_id is 'The lane of its agent, kind and capabilities; never changes while it is queued.';
-comment on column moonmind_queue.job.unmet is 'Dependencies that have not succeeded; kept while the job is waiting or queued.';
+comment on column moonmind_queue.job.lane_id is 'The lane of all that decides who may claim it; never changes.';
+comment on column moonmind_queue.job.unmet is 'Dependencies that are not met yet; kept while the job is waiting or queued.';
 comment on column moonmind_queue.job.event_seq is 'The number of its latest event; assigned under this row''s lock, so without gaps.';
+comment on column moonmind_queue.job.timeout is 'How long one attempt may take, from its claim; null: run_timeout says.';
+comment on column moonmind_queue.job.expires_at is 'Pointless from then on: cancelled unless an attempt is under way.';
+comment on column moonmind_queue.job.on_dependency_failure
+is 'When a job that it needs ends without success: wait for a person, cancel this one too, or run all the same.';
+comment on column moonmind_queue.job.rank is 'The place in its lane, lowest first: run_at in microseconds, less an hour for each level of priority.';
 
 create table moonmind_queue.lane (
-    id           integer generated always as identity primary key,
-    agent        text    not null,
-    kind         text    not null,
-    capabilities text[]  not null,
-    unique (agent, kind, capabilities)
+    id              integer generated always as identity primary key,
+    agent           text    not null,
+    kind            text    not null,
+    capabilities    text[]  not null,
+    repository      text    not null,
+    concurrency_key text    not null,
+    unique (agent, kind, capabilities, repository, concurrency_key),
+    constraint lane_concurrency_key_is_short check (length(concurrency_key) <= 500)
 );
 
 comment on table moonmind_queue.lane
-is 'One row per distinct agent, kind and set of required capabilities: the unit in which claimable jobs are ordered.';
+is 'One row per distinct answer to who may claim a job and what it counts against: the unit in which claimable jobs are ordered.';
+comment on column moonmind_queue.lane.repository is 'The repository that the payload names, as host/path in lower case; '''' without one.';
+comment on column moonmind_queue.lane.concurrency_key is 'What run_limit may count: a repository, an API account; '''' without one.';
 
 create table moonmind_queue.ready (
-    lane_id  integer     not null,
-    priority integer     not null,
-    run_at   timestamptz not null,
-    job_id   bigint      not null
+    rank    bigint  not null,
+    job_id  bigint  not null,
+    lane_id integer not null
 )
 with (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 
-create unique index ready_order_idx on moonmind_queue.ready (lane_id, priority desc, run_at, job_id);
+create unique index ready_order_idx on moonmind_queue.ready (lane_id, rank, job_id);
 
 comment on table moonmind_queue.ready is 'Jobs that can be claimed now, in claim order per lane; a claim deletes the row.';
 
 create table moonmind_queue.scheduled (
-    lane_id  integer     not null,
-    run_at   timestamptz not null,
-    job_id   bigint      not null,
-    priority integer     not null,
+    run_at  timestamptz not null,
+    job_id  bigint      not null,
+    rank    bigint      not null,
+    lane_id integer     not null,
     primary key (lane_id, run_at, job_id)
 );
 
 comment on table moonmind_queue.scheduled is 'Queued jobs whose run_at has not come; the first claim after it moves them to ready.';
+
+create table moonmind_queue.expiry (
+    expires_at timestamptz not null,
+    job_id     bigint      not null,
+    primary key (expires_at, job_id)
+);
+
+comment on table moonmind_queue.expiry is 'Jobs that are pointless from some time on, until then; reclaim() cancels them.';
 
 create table moonmind_queue.dependency (
     job_id       bigint not null,
@@ -125,7 +161,8 @@ create table moonmind_queue.dependency (
 
 create index dependency_needs_idx on moonmind_queue.dependency (needs_job_id, job_id);
 
-comment on table moonmind_queue.dependency is 'job_id may start only when needs_job_id has succeeded.';
+comment on table moonmind_queue.dependency
+is 'job_id may start only when needs_job_id has succeeded, or ended at all where job.on_dependency_failure is run.';
 
 create sequence moonmind_queue.lease_token_seq;
 
@@ -133,7 +170,9 @@ create table moonmind_queue.lease (
     job_id              bigint      primary key,
     token               bigint      not null,
     attempt             integer     not null,
+    lane_id             integer     not null,
     expires_at          timestamptz not null,
+    deadline_at         timestamptz not null,
     worker              text        not null,
     cancel_requested_at timestamptz,
     cancel_reason       text
@@ -143,6 +182,8 @@ with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_
 
 comment on table moonmind_queue.lease is 'One row per job that a worker holds.';
 comment on column moonmind_queue.lease.token is 'The fence: new at every claim, never reused; every write of a holder carries it.';
+comment on column moonmind_queue.lease.deadline_at is 'When the attempt has taken too long: no renewal reaches beyond.';
+comment on column moonmind_queue.lease.lane_id is 'Of its job: what run_limit counts.';
 comment on column moonmind_queue.lease.cancel_requested_at is 'Set when somebody asked for the running job to be cancelled.';
 
 create table moonmind_queue.event (
@@ -213,6 +254,8 @@ create table moonmind_queue.worker (
     host         text        not null,
     pid          integer     not null,
     version      text        not null,
+    versions     jsonb       not null default '{}',
+    role         name        not null,
     started_at   timestamptz not null,
     seen_at      timestamptz not null,
     stopped_at   timestamptz
@@ -222,6 +265,18 @@ create index worker_name_idx on moonmind_queue.worker (worker);
 
 comment on table moonmind_queue.worker is 'One row per start of a worker process. Ownership of jobs is the lease, never this.';
 comment on column moonmind_queue.worker.agents is 'Null: every agent.';
+comment on column moonmind_queue.worker.version is 'Of moonmind-queue; versions has those of what else it runs with.';
+comment on column moonmind_queue.worker.role is 'The role that it logged in as; policy says what that may do.';
+
+-- Unlogged: after a crash no worker sleeps, for all have lost their connections.
+create unlogged table moonmind_queue.sleeper (
+    agent     text   not null,
+    worker_id bigint not null,
+    primary key (agent, worker_id)
+);
+
+comment on table moonmind_queue.sleeper
+is 'Who waits for a notification for an agent (*: for any). Nobody else is notified.';
 
 create table moonmind_queue.backoff (
     kind   text     primary key,
@@ -237,6 +292,58 @@ is 'How long a failed job rests: base * 2^(attempt-1), at most cap, +- jitter. K
 
 insert into moonmind_queue.backoff (kind, base, cap, jitter)
 values ('*', interval '15 s', interval '600 s', 0.25);
+
+create table moonmind_queue.run_timeout (
+    kind    text     primary key,
+    timeout interval not null,
+    constraint run_timeout_is_positive check (timeout > interval '0' and timeout <= interval '1 year')
+);
+
+comment on table moonmind_queue.run_timeout
+is 'How long one attempt may take where the job does not say. Kind * serves every kind without a row.';
+
+insert into moonmind_queue.run_timeout (kind, timeout)
+values ('*', interval '4 hours');
+
+create table moonmind_queue.run_limit (
+    scope       text    not null,
+    name        text    not null,
+    max_running integer not null,
+    primary key (scope, name),
+    constraint run_limit_scope_is_known check (scope in ('agent', 'kind', 'concurrency_key')),
+    constraint run_limit_is_not_negative check (max_running >= 0)
+);
+
+comment on table moonmind_queue.run_limit
+is 'How many jobs of an agent, a kind or a concurrency key may be leased at once. Name * serves each name without a row.';
+
+create table moonmind_queue.pause (
+    agent     text        not null,
+    cause     text        not null,
+    reason    text        not null,
+    until     timestamptz,
+    paused_at timestamptz not null,
+    paused_by text        not null,
+    primary key (agent, cause),
+    constraint pause_cause_is_known check (cause in ('operator', 'cooldown'))
+);
+
+comment on table moonmind_queue.pause is 'Agents (*: all) whose jobs are not claimed, until some time or until resumed.';
+comment on column moonmind_queue.pause.cause is 'operator: a person''s act, lost leases wait too; cooldown: a worker said that its account is used up.';
+
+create table moonmind_queue.policy (
+    role         name primary key,
+    agents       text[],
+    kinds        text[],
+    repositories text[],
+    capabilities text[],
+    workers      text[]
+);
+
+comment on table moonmind_queue.policy
+is 'What a worker that logs in as this role may claim and hold; a null list admits all. A role without a row may claim everything.';
+comment on column moonmind_queue.policy.repositories is 'As host/path in lower case; host/owner/* admits all below.';
+comment on column moonmind_queue.policy.workers is 'The worker ids that it may use.';
 -- <<<
 -- >>> sql/_add_needs.sql
 -- _add_needs(jobs, keys, ids, made) → void; writes the dependencies of the jobs that a call made.
@@ -302,8 +409,9 @@ begin
     from (
         select d.job_id, count(*) as number
         from dependency d
+        join job child on child.id = d.job_id
         join job parent on parent.id = d.needs_job_id
-        where d.job_id = any (p_made) and parent.state <> 'succeeded'
+        where d.job_id = any (p_made) and not _is_met(parent.state, child.on_dependency_failure)
         group by d.job_id
     ) as waits
     where job.id = waits.job_id;
@@ -335,6 +443,45 @@ $$;
 
 comment on function moonmind_queue._backoff(text, integer) is 'The rest after a failed attempt.';
 -- <<<
+-- >>> sql/_cancel_doomed.sql
+-- _cancel_doomed(jobs) → void; cancels those new jobs that wished to be when a job they need had failed.
+--
+-- Locks     the jobs are the caller's own.
+-- Events    cancelled
+create or replace function moonmind_queue._cancel_doomed(p_job_ids bigint[])
+returns void
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+declare
+    v_doomed record;
+begin
+    for v_doomed in
+        select job.id, min(needed.id) as needs, min(needed.state) as state
+        from job
+        join dependency on dependency.job_id = job.id
+        join job as needed on needed.id = dependency.needs_job_id
+        where job.id = any (p_job_ids)
+          and job.state = 'waiting'
+          and job.on_dependency_failure = 'cancel'
+          and needed.state in ('failed', 'dead_letter', 'cancelled')
+        group by job.id
+        order by job.id
+    loop
+        if exists (select from job where id = v_doomed.id and state = 'waiting') then  -- not with one before it
+            perform _end(v_doomed.id, 'cancelled', format('needs job %s, which is %s', v_doomed.needs, v_doomed.state),
+                         'cancelled', 'warn');
+        end if;
+    end loop;
+end;
+$$;
+
+comment on function moonmind_queue._cancel_doomed(bigint[]) is 'Cancel new jobs whose dependency has failed already.';
+-- <<<
 -- >>> sql/_capabilities.sql
 -- _capabilities(names) → the names trimmed, in lower case, each once, in order; null is none.
 --
@@ -365,7 +512,7 @@ set search_path = moonmind_queue, pg_temp
 as $$
 declare
     v_names constant text[] :=
-        '{kind,payload,agent,name,key,priority,run_at,after,max_attempts,capabilities}';
+        '{kind,payload,agent,name,key,priority,run_at,after,max_attempts,capabilities,timeout,expires_at,on_dependency_failure,concurrency_key}';
     v_fault text;
 begin
     if jsonb_typeof(p_jobs) is distinct from 'array' then
@@ -395,20 +542,16 @@ $$;
 comment on function moonmind_queue._check_jobs(jsonb) is 'Refuse what enqueue_many cannot read.';
 -- <<<
 -- >>> sql/_check_lease.sql
--- _check_lease(worker, lease) → void, or an error.
+-- _check_lease(lease) → void, or an error.
 --
--- Errors    22023 a worker without a name or with one too long to notify, or a lease that would be lost at birth or never.
-create or replace function moonmind_queue._check_lease(p_worker text, p_lease interval)
+-- Errors    22023 a lease that would be lost at birth or never.
+create or replace function moonmind_queue._check_lease(p_lease interval)
 returns void
 language plpgsql
 immutable
 set search_path = moonmind_queue, pg_temp
 as $$
 begin
-    if coalesce(btrim(p_worker), '') = '' or length(p_worker) > 200 then
-        raise exception 'a lease needs the name of its worker, of at most 200 characters'
-            using errcode = 'invalid_parameter_value';
-    end if;
     if p_lease is null or p_lease <= interval '0' or p_lease > interval '1 day' then
         raise exception 'a lease must be longer than 0 and at most a day, not %', p_lease
             using errcode = 'invalid_parameter_value';
@@ -416,15 +559,134 @@ begin
 end;
 $$;
 
-comment on function moonmind_queue._check_lease(text, interval) is 'Refuse a lease that cannot work.';
+comment on function moonmind_queue._check_lease(interval) is 'Refuse a lease that cannot work.';
+-- <<<
+-- >>> sql/_check_policy.sql
+-- _check_policy(jobs) → void, or an error: the login's policy must admit every one of these jobs.
+--
+-- Called for every write of a lease holder, for a policy may be narrowed while a job is held.
+-- Errors    MQ004
+create or replace function moonmind_queue._check_policy(p_job_ids bigint[])
+returns void
+language plpgsql
+stable
+set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    v_policy constant policy := _policy();
+    v_job    bigint;
+begin
+    if v_policy.role is null then
+        return;
+    end if;
+    select job.id into v_job
+    from job
+    join lane on lane.id = job.lane_id
+    where job.id = any (p_job_ids) and not _permits(v_policy, lane)
+    limit 1;
+    if found then
+        raise exception 'the policy of % does not admit job %', session_user, v_job using errcode = 'MQ004';
+    end if;
+end;
+$$;
+
+comment on function moonmind_queue._check_policy(bigint[]) is 'Refuse jobs that the login may not hold.';
+-- <<<
+-- >>> sql/_check_text.sql
+-- _check_text(name, text) → void, or an error: what a history keeps of a text is bounded.
+--
+-- Errors    22023 above 64 KiB.
+create or replace function moonmind_queue._check_text(p_name text, p_text text)
+returns void
+language plpgsql
+immutable
+set search_path = moonmind_queue, pg_temp
+as $$
+begin
+    if octet_length(p_text) > 65536 then
+        raise exception '% has % bytes; at most 64 KiB are kept', p_name, octet_length(p_text)
+            using errcode = 'invalid_parameter_value';
+    end if;
+end;
+$$;
+
+comment on function moonmind_queue._check_text(text, text) is 'Refuse a text that is too long.';
+-- <<<
+-- >>> sql/_check_worker.sql
+-- _check_worker(worker) → void, or an error: the name is one that can be notified and that the login may use.
+--
+-- Errors    22023 blank or above 200 characters; MQ004 a name that the login's policy does not list.
+create or replace function moonmind_queue._check_worker(p_worker text)
+returns void
+language plpgsql
+stable
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_policy constant policy := _policy();
+begin
+    if coalesce(btrim(p_worker), '') = '' or length(p_worker) > 200 then
+        raise exception 'a worker needs a name of at most 200 characters'
+            using errcode = 'invalid_parameter_value';
+    end if;
+    if p_worker <> all (v_policy.workers) then
+        raise exception 'the policy of % does not let it work as %', session_user, p_worker using errcode = 'MQ004';
+    end if;
+end;
+$$;
+
+comment on function moonmind_queue._check_worker(text) is 'Refuse the name of a worker that cannot be used.';
+-- <<<
+-- >>> sql/_dependents.sql
+-- _dependents(ended, failed) → the jobs that change when these end: ended in whatever way, failed without success.
+--
+-- Contract
+--   * Of any job that ends, its direct dependents. Of one that fails, also what the dependents
+--     asked for: who waits and said cancel takes its own dependents along, and so on.
+--   * Whatever their state: one that is just coming back to waiting must be locked to see.
+create or replace function moonmind_queue._dependents(p_ended bigint[], p_failed bigint[] default '{}')
+returns bigint[]
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+begin
+    return array(
+        with recursive doomed as (
+            select unnest(p_failed) as id
+            union
+            select dependency.job_id
+            from doomed
+            join dependency on dependency.needs_job_id = doomed.id
+            join job on job.id = dependency.job_id
+            where job.state = 'waiting' and job.on_dependency_failure = 'cancel'
+        )
+        select dependency.job_id from dependency where needs_job_id = any (p_ended)
+        union
+        select dependency.job_id
+        from doomed
+        join dependency on dependency.needs_job_id = doomed.id
+        join job on job.id = dependency.job_id
+        where job.on_dependency_failure <> 'wait'
+    );
+end;
+$$;
+
+comment on function moonmind_queue._dependents(bigint[], bigint[]) is 'The jobs that the end of others concerns.';
 -- <<<
 -- >>> sql/_end.sql
 -- _end(job, state, error, type, level, worker, data) → the state; ends a job, or blocks it, with one event.
 --
 -- Contract
 --   * The way into blocked, failed, dead_letter and cancelled; success has complete_many().
---   * Any lease is gone.
--- Locks     the job is locked by the caller.
+--   * Any lease is gone. Dependents of a job that ended do what they said for this case.
+-- Locks     the job is locked by the caller; its dependents, in id order.
+-- Notifies  moonmind_queue
 create or replace function moonmind_queue._end(
     p_job_id bigint,
     p_state  text,
@@ -449,20 +711,149 @@ begin
         updated_at = v_now
     where id = p_job_id;
     perform _log(p_job_id, p_type, p_error, p_level, p_worker, p_data);
+    if p_state <> 'blocked' then
+        perform _fail_dependents(p_job_id);
+    end if;
+    perform _make_room();
     return p_state;
 end;
 $$;
 
 comment on function moonmind_queue._end(bigint, text, text, text, text, text, jsonb) is 'End or block a locked job.';
 -- <<<
--- >>> sql/_hold_dependents.sql
--- _hold_dependents(job) → void; a succeeded job will run again: who waits or is queued waits for it.
+-- >>> sql/_expire.sql
+-- _expire(job) → cancelled; the job has become pointless before anybody got to it.
+--
+-- Locks     the job is locked by the caller, and is in neither ready nor scheduled.
+-- Events    cancelled
+create or replace function moonmind_queue._expire(p_job moonmind_queue.job)
+returns text
+language sql
+set search_path = moonmind_queue, pg_temp
+as $$
+    select _end(
+        p_job.id, 'cancelled', format('expired at %s', p_job.expires_at), 'cancelled', 'warn',
+        p_data => jsonb_build_object('expires_at', p_job.expires_at)
+    );
+$$;
+
+comment on function moonmind_queue._expire(moonmind_queue.job) is 'Cancel a job that has become pointless.';
+-- <<<
+-- >>> sql/_expire_due.sql
+-- _expire_due(limit) → the jobs that have become pointless, now cancelled.
 --
 -- Contract
---   * Dependents that are leased, blocked or final are left alone; they took its success.
--- Locks     every dependent in id order.
+--   * An attempt that is under way goes on; the job is cancelled should it come back.
+--   * Jobs of a paused agent stay as they are.
+-- Locks     the jobs and their dependents, skip locked.
+-- Events    cancelled
+create or replace function moonmind_queue._expire_due(p_limit integer)
+returns table (job_id bigint, state text)
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+#variable_conflict use_column
+declare
+    v_now constant timestamptz := _now();
+    v_job job;
+begin
+    for v_job in
+        select job.*
+        from expiry
+        join job on job.id = expiry.job_id
+        where expiry.expires_at <= v_now and not _is_paused(job.agent, 'operator')
+        order by expiry.expires_at, job.id
+        limit p_limit
+        for update of job skip locked
+    loop
+        if v_job.state in ('waiting', 'queued', 'blocked') then
+            continue when not _lock_dependents(v_job.id, false);
+            if v_job.state = 'queued' then
+                perform _withdraw(v_job);
+            end if;
+            job_id := v_job.id;
+            state := _expire(v_job);
+            return next;
+        end if;
+        delete from expiry where expires_at = v_job.expires_at and job_id = v_job.id;
+    end loop;
+end;
+$$;
+
+comment on function moonmind_queue._expire_due(integer) is 'Cancel jobs that have become pointless.';
+-- <<<
+-- >>> sql/_fail_dependents.sql
+-- _fail_dependents(job) → void; the job has ended without success: what its dependents asked for happens.
+--
+-- Contract
+--   * Those that wait and said cancel are cancelled, with their own dependents that said so.
+--   * Those that wait and said run count it, and each of the cancelled, as met.
+--   * Those that said wait go on waiting, visible in blocked_job.
+-- Locks     the dependents, in id order.
+-- Events    cancelled; ready
+create or replace function moonmind_queue._fail_dependents(p_job_id bigint)
+returns void
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+declare
+    v_now    constant timestamptz := _now();
+    v_doomed bigint[];
+begin
+    if not exists (select from dependency where needs_job_id = p_job_id) then
+        return;
+    end if;
+    perform _lock_dependents(p_job_id);
+    v_doomed := array(
+        select id
+        from job
+        where id = any (_dependents('{}', array[p_job_id]))
+          and state = 'waiting' and on_dependency_failure = 'cancel'
+    );
+
+    with cancelled as (
+        update job
+        set state = 'cancelled',
+            error = (
+                select format('needs job %s, which is %s', needed.id,
+                              case when needed.id = p_job_id then needed.state else 'cancelled' end)
+                from dependency
+                join job as needed on needed.id = dependency.needs_job_id
+                where dependency.job_id = job.id and needed.id = any (p_job_id || v_doomed)
+                order by needed.id
+                limit 1
+            ),
+            finished_at = v_now,
+            updated_at = v_now,
+            event_seq = event_seq + 1
+        where id = any (v_doomed)
+        returning id, event_seq, error
+    )
+    insert into event (job_id, seq, at, type, level, message)
+    select id, event_seq, v_now, 'cancelled', 'warn', error from cancelled;
+
+    perform _release_dependents(p_job_id || v_doomed);
+end;
+$$;
+
+comment on function moonmind_queue._fail_dependents(bigint) is 'Let dependents hear that a job failed.';
+-- <<<
+-- >>> sql/_hold_dependents.sql
+-- _hold_dependents(job) → void; a job that ended will run again: who counted it as met waits for it.
+--
+-- Contract
+--   * Dependents that are leased, blocked or final are left alone; they took what there was.
+-- Locks     every dependent, in id order.
 -- Events    waiting, for one that was queued.
-create or replace function moonmind_queue._hold_dependents(p_job_id bigint)
+create or replace function moonmind_queue._hold_dependents(p_job moonmind_queue.job)
 returns void
 language plpgsql
 set search_path = moonmind_queue, pg_temp
@@ -473,13 +864,14 @@ begin
     for v_dependent in
         select job.*
         from job
-        where id = any (array(select job_id from dependency where needs_job_id = p_job_id))
+        where id = any (array(select job_id from dependency where needs_job_id = p_job.id))
+          and _is_met(p_job.state, on_dependency_failure)
         order by id
         for update
     loop
         if v_dependent.state = 'queued' then
             perform _withdraw(v_dependent);
-            perform _log(v_dependent.id, 'waiting', format('job %s will run again', p_job_id));
+            perform _log(v_dependent.id, 'waiting', format('job %s will run again', p_job.id));
         end if;
         update job
         set state = 'waiting', unmet = unmet + 1, updated_at = _now()
@@ -488,11 +880,60 @@ begin
 end;
 $$;
 
-comment on function moonmind_queue._hold_dependents(bigint) is 'Make dependents wait again for a job that will run again.';
+comment on function moonmind_queue._hold_dependents(moonmind_queue.job) is 'Make dependents wait again for a job that will run again.';
+-- <<<
+-- >>> sql/_is_met.sql
+-- _is_met(state, policy) → whether a needed job in this state lets the one that needs it run.
+--
+-- The one place that says so. No search_path is pinned: it names nothing that one could replace,
+-- and so the planner puts it into the statements that use it.
+create or replace function moonmind_queue._is_met(p_state text, p_on_dependency_failure text)
+returns boolean
+language sql
+immutable
+as $$
+    select coalesce(
+        p_state = 'succeeded'
+        or p_on_dependency_failure = 'run' and p_state in ('failed', 'dead_letter', 'cancelled'),
+        false
+    );
+$$;
+
+comment on function moonmind_queue._is_met(text, text) is 'Whether a dependency in this state is met.';
+-- <<<
+-- >>> sql/_is_paused.sql
+-- _is_paused(agent, cause) → whether jobs of this agent are not to be claimed now.
+--
+-- Contract
+--   * By a pause of the agent or of all; with a cause, only by one of that cause.
+create or replace function moonmind_queue._is_paused(p_agent text, p_cause text default null)
+returns boolean
+language plpgsql
+stable
+set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+as $$
+begin
+    return exists (
+        select from pause
+        where agent in (p_agent, '*')
+          and (p_cause is null or cause = p_cause)
+          and (until is null or until > _now())
+    );
+end;
+$$;
+
+comment on function moonmind_queue._is_paused(text, text) is 'Whether an agent is paused.';
 -- <<<
 -- >>> sql/_lane.sql
--- _lane(agent, kind, capabilities) → the id of their lane, made when it is new.
-create or replace function moonmind_queue._lane(p_agent text, p_kind text, p_capabilities text[])
+-- _lane(agent, kind, capabilities, payload, concurrency_key) → the id of their lane, made when it is new.
+create or replace function moonmind_queue._lane(
+    p_agent           text,
+    p_kind            text,
+    p_capabilities    text[],
+    p_payload         jsonb,
+    p_concurrency_key text
+)
 returns integer
 language plpgsql
 set search_path = moonmind_queue, pg_temp
@@ -502,49 +943,113 @@ as $$
 declare
     v_capabilities constant text[] :=
         case when p_capabilities = '{}' then p_capabilities else _capabilities(p_capabilities) end;
-    v_lane integer;
+    v_repository   constant text := case when p_payload ? 'repository' then _repository(p_payload) else '' end;
+    v_key          constant text := coalesce(p_concurrency_key, '');
+    v_lane         integer;
 begin
     loop
         select id into v_lane
         from lane
-        where agent = p_agent and kind = p_kind and capabilities = v_capabilities;
+        where agent = p_agent
+          and kind = p_kind
+          and capabilities = v_capabilities
+          and repository = v_repository
+          and concurrency_key = v_key;
         exit when found;
-        insert into lane (agent, kind, capabilities)
-        values (p_agent, p_kind, v_capabilities)
+        insert into lane (agent, kind, capabilities, repository, concurrency_key)
+        values (p_agent, p_kind, v_capabilities, v_repository, v_key)
         on conflict do nothing;
     end loop;
     return v_lane;
 end;
 $$;
 
-comment on function moonmind_queue._lane(text, text, text[]) is 'The lane of an agent, a kind and required capabilities.';
+comment on function moonmind_queue._lane(text, text, text[], jsonb, text) is 'The lane of a job.';
 -- <<<
--- >>> sql/_lanes.sql
--- _lanes(agents, kinds, capabilities) → the ids of the lanes that a worker may take from.
+-- >>> sql/_lock_dependents.sql
+-- _lock_dependents(job, wait) → whether all jobs are locked that change when this one fails.
 --
 -- Contract
---   * A null list of agents or kinds admits all of them.
---   * A lane is admitted when the worker offers every capability that it requires.
-create or replace function moonmind_queue._lanes(p_agents text[], p_kinds text[], p_capabilities text[])
-returns integer[]
+--   * A job that came to depend on one of them while we waited would be locked out of order: then
+--     all locks are given back and taken anew, together with it.
+--   * Without wait there is one try, and the answer says whether it got them all.
+-- Locks     the job is locked by the caller; the dependents, in id order.
+create or replace function moonmind_queue._lock_dependents(p_job_id bigint, p_wait boolean default true)
+returns boolean
 language plpgsql
-stable
 set search_path = moonmind_queue, pg_temp
 as $$
 declare
-    v_offered constant text[] := _capabilities(p_capabilities);
+    v_jobs bigint[];
 begin
-    return array(
-        select id
-        from lane
-        where (p_agents is null or agent = any (p_agents))
-          and (p_kinds is null or kind = any (p_kinds))
-          and capabilities <@ v_offered
-    );
+    loop
+        v_jobs := _dependents('{}', array[p_job_id]);
+        if v_jobs = '{}' then
+            return true;
+        elsif not p_wait then
+            return _lock_jobs(v_jobs, false) and _dependents('{}', array[p_job_id]) <@ v_jobs;
+        end if;
+        begin
+            perform _lock_jobs(v_jobs, true);
+            if _dependents('{}', array[p_job_id]) <@ v_jobs then
+                return true;
+            end if;
+            raise exception 'once more' using errcode = 'MQAGN';
+        exception when sqlstate 'MQAGN' then
+            null;
+        end;
+    end loop;
 end;
 $$;
 
-comment on function moonmind_queue._lanes(text[], text[], text[]) is 'The lanes that a worker may take from.';
+comment on function moonmind_queue._lock_dependents(bigint, boolean) is 'Lock the jobs that the failure of one concerns.';
+-- <<<
+-- >>> sql/_lock_ends.sql
+-- _lock_ends(jobs) → void; locks leased jobs that are to end well, and all that this concerns.
+--
+-- Contract
+--   * One order for all of them: a dependent of one job may stand before another of the jobs. A
+--     dependent that came while we waited is out of order: then all locks are given back and
+--     taken anew. With one job that cannot happen, for what needs it has a higher id.
+-- Locks     the jobs and their dependents, in one id order.
+create or replace function moonmind_queue._lock_ends(p_job_ids bigint[])
+returns void
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+declare
+    v_failed bigint[];
+    v_jobs   bigint[];
+begin
+    if cardinality(p_job_ids) = 1 then
+        perform from job where id = p_job_ids[1] for update;
+        if exists (select from dependency where needs_job_id = p_job_ids[1]) then
+            perform _lock_jobs(_dependents(p_job_ids), true);
+        end if;
+        return;
+    end if;
+    loop
+        v_failed := array(select job_id from lease where job_id = any (p_job_ids) and cancel_requested_at is not null);
+        v_jobs := p_job_ids || _dependents(p_job_ids, v_failed);
+        begin
+            perform _lock_jobs(v_jobs, true);
+            v_failed := array(select job_id from lease where job_id = any (p_job_ids) and cancel_requested_at is not null);
+            if _dependents(p_job_ids, v_failed) <@ v_jobs then
+                return;
+            end if;
+            raise exception 'once more' using errcode = 'MQAGN';
+        exception when sqlstate 'MQAGN' then
+            null;
+        end;
+    end loop;
+end;
+$$;
+
+comment on function moonmind_queue._lock_ends(bigint[]) is 'Lock jobs that are to end, with their dependents.';
 -- <<<
 -- >>> sql/_lock_job.sql
 -- _lock_job(job) → the job row, locked.
@@ -568,12 +1073,42 @@ $$;
 
 comment on function moonmind_queue._lock_job(bigint) is 'Lock a job, or raise.';
 -- <<<
+-- >>> sql/_lock_jobs.sql
+-- _lock_jobs(jobs, wait) → whether all of them are locked now.
+--
+-- Contract
+--   * Without wait those that another session holds are passed over, and the answer is false.
+-- Locks     the jobs, in id order.
+create or replace function moonmind_queue._lock_jobs(p_job_ids bigint[], p_wait boolean)
+returns boolean
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+declare
+    v_locked bigint;
+begin
+    if p_wait then
+        perform from job where id = any (p_job_ids) order by id for update;
+        return true;
+    end if;
+    perform from job where id = any (p_job_ids) order by id for update skip locked;
+    get diagnostics v_locked = row_count;
+    return v_locked = (select count(*) from job where id = any (p_job_ids));
+end;
+$$;
+
+comment on function moonmind_queue._lock_jobs(bigint[], boolean) is 'Lock jobs in id order.';
+-- <<<
 -- >>> sql/_lock_lease.sql
 -- _lock_lease(job, token) → the lease, its job and itself locked, if this token holds it.
 --
 -- Every function that acts for one lease holder begins here, so the fence exists once.
 -- Locks     the job, then its lease.
--- Errors    MQ001 lease lost, MQ002 no such job.
+-- Errors    MQ001 lease lost, MQ002 no such job, MQ004 not admitted by the login's policy.
 create or replace function moonmind_queue._lock_lease(p_job_id bigint, p_token bigint)
 returns moonmind_queue.lease
 language plpgsql
@@ -592,6 +1127,7 @@ begin
     if not found then
         raise exception 'token % no longer holds job %', p_token, p_job_id using errcode = 'MQ001';
     end if;
+    perform _check_policy(array[p_job_id]);
     return v_lease;
 end;
 $$;
@@ -599,20 +1135,19 @@ $$;
 comment on function moonmind_queue._lock_lease(bigint, bigint) is 'Lock a job on behalf of its lease holder, or raise.';
 -- <<<
 -- >>> sql/_lock_needs.sql
--- _lock_needs(jobs) → how many of these jobs have not succeeded yet.
+-- _lock_needs(jobs) → void; locks the jobs that new ones need.
 --
 -- Contract
---   * Until the caller's transaction ends none of them can succeed, so the count stays true.
+--   * Until the caller's transaction ends none of them can end, so what it counts stays true.
 -- Locks     the jobs, shared, in id order.
 -- Errors    22023 when one does not exist or is null.
 create or replace function moonmind_queue._lock_needs(p_job_ids bigint[])
-returns integer
+returns void
 language plpgsql
 set search_path = moonmind_queue, pg_temp
 as $$
 declare
     v_missing text;
-    v_unmet   integer;
 begin
     perform from job where id = any (p_job_ids) order by id for share;
 
@@ -623,13 +1158,10 @@ begin
         raise exception 'depends on unknown job %', v_missing
             using errcode = 'invalid_parameter_value';
     end if;
-
-    select count(*) into v_unmet from job where id = any (p_job_ids) and state <> 'succeeded';
-    return v_unmet;
 end;
 $$;
 
-comment on function moonmind_queue._lock_needs(bigint[]) is 'Lock dependencies shared and count the unmet ones.';
+comment on function moonmind_queue._lock_needs(bigint[]) is 'Lock dependencies shared.';
 -- <<<
 -- >>> sql/_log.sql
 -- _log(job, type, message, level, worker, data) → the number of the event.
@@ -678,6 +1210,30 @@ as $$
 $$;
 
 comment on function moonmind_queue._lost_leases(bigint) is 'Lost leases of a job since its last retry.';
+-- <<<
+-- >>> sql/_make_room.sql
+-- _make_room() → void; leases have ended: where limits kept jobs back, workers look again.
+--
+-- Notifies  moonmind_queue, of agents with claimable jobs that somebody sleeps for.
+create or replace function moonmind_queue._make_room()
+returns void
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+begin
+    if exists (select from run_limit) then
+        perform _ring(array(
+            select distinct agent
+            from lane
+            where exists (select from ready where ready.lane_id = lane.id)
+        ));
+    end if;
+end;
+$$;
+
+comment on function moonmind_queue._make_room() is 'Wake workers that a limit may have kept waiting.';
 -- <<<
 -- >>> sql/_now.sql
 -- _now() → the queue's time: the wall clock of the database server, not of the transaction.
@@ -773,7 +1329,7 @@ comment on function moonmind_queue._number_jobs(jsonb) is 'Give every job of a c
 -- Contract
 --   * A job whose run_at has come goes to ready, another to scheduled.
 --   * The one place that makes a job claimable, and so the one that wakes workers.
--- Notifies  moonmind_queue, once per agent; PostgreSQL folds equal ones of a transaction.
+-- Notifies  moonmind_queue, of agents that somebody sleeps for.
 create or replace function moonmind_queue._offer(p_job_ids bigint[])
 returns void
 language plpgsql
@@ -782,27 +1338,67 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
 declare
-    v_now   constant timestamptz := _now();
-    v_agent text;
+    v_now constant timestamptz := _now();
 begin
-    insert into ready (lane_id, priority, run_at, job_id)
-    select lane_id, priority, run_at, id
+    insert into ready (lane_id, rank, job_id)
+    select lane_id, rank, id
     from job
     where id = any (p_job_ids) and state = 'queued' and run_at <= v_now;
 
-    insert into scheduled (lane_id, priority, run_at, job_id)
-    select lane_id, priority, run_at, id
+    insert into scheduled (lane_id, run_at, rank, job_id)
+    select lane_id, run_at, rank, id
     from job
     where id = any (p_job_ids) and state = 'queued' and run_at > v_now;
 
-    for v_agent in select distinct agent from job where id = any (p_job_ids) and state = 'queued'
-    loop
-        perform pg_notify('moonmind_queue', v_agent);
-    end loop;
+    perform _ring(array(
+        select distinct agent from job where id = any (p_job_ids) and state = 'queued'
+    ));
 end;
 $$;
 
 comment on function moonmind_queue._offer(bigint[]) is 'Make queued jobs claimable and wake workers.';
+-- <<<
+-- >>> sql/_open_lanes.sql
+-- _open_lanes(agents, kinds, capabilities) → the ids of the lanes that the caller may take from now.
+--
+-- Contract
+--   * A null list of agents or kinds admits all of them; a worker must offer every capability that
+--     a lane requires.
+--   * What is asked for is narrowed to the policy of the login.
+--   * A lane of a paused agent is not open. What run_limit has to say, _room() says.
+-- Errors    MQ004 when the policy leaves none of the agents or none of the kinds.
+create or replace function moonmind_queue._open_lanes(p_agents text[], p_kinds text[], p_capabilities text[])
+returns integer[]
+language plpgsql
+stable
+set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+    v_policy  constant policy := _policy();
+    v_offered constant text[] := _capabilities(p_capabilities);
+    v_pauses  constant boolean := exists (select from pause);
+begin
+    if v_policy.role is not null and (
+        not p_agents && v_policy.agents or not p_kinds && v_policy.kinds
+    ) then
+        raise exception 'the policy of % admits none of what was asked for: agents %, kinds %',
+            session_user, coalesce(p_agents::text, 'all'), coalesce(p_kinds::text, 'all')
+            using errcode = 'MQ004';
+    end if;
+    return array(
+        select lane.id
+        from lane
+        where (p_agents is null or agent = any (p_agents))
+          and (p_kinds is null or kind = any (p_kinds))
+          and capabilities <@ v_offered
+          and (v_policy.role is null or _permits(v_policy, lane))
+          and not (v_pauses and _is_paused(agent))
+    );
+end;
+$$;
+
+comment on function moonmind_queue._open_lanes(text[], text[], text[]) is 'The lanes that a worker may take from now.';
 -- <<<
 -- >>> sql/_order_jobs.sql
 -- _order_jobs(names, children, parents) → the jobs in an order in which none comes before its needs.
@@ -885,6 +1481,76 @@ $$;
 
 comment on function moonmind_queue._order_jobs(text[], integer[], integer[]) is 'Order jobs by their needs, or raise when these form a circle.';
 -- <<<
+-- >>> sql/_pause.sql
+-- _pause(agent, cause, reason, until, by) → void
+--
+-- Locks     its row in pause, after any job.
+create or replace function moonmind_queue._pause(
+    p_agent text, p_cause text, p_reason text, p_until timestamptz, p_by text
+)
+returns void
+language sql
+set search_path = moonmind_queue, pg_temp
+as $$
+    insert into pause (agent, cause, reason, until, paused_at, paused_by)
+    values (p_agent, p_cause, p_reason, p_until, _now(), p_by)
+    on conflict (agent, cause) do update
+    set reason = excluded.reason, until = excluded.until,
+        paused_at = excluded.paused_at, paused_by = excluded.paused_by;
+$$;
+
+comment on function moonmind_queue._pause(text, text, text, timestamptz, text) is 'Write down a pause.';
+-- <<<
+-- >>> sql/_permits.sql
+-- _permits(policy, lane) → whether the policy lets its role claim and hold jobs of this lane.
+--
+-- Contract
+--   * A null list admits all. With repositories listed, a job that names none is not admitted.
+--   * host/owner/* admits what is below; a path with a way up or an escape is never below.
+create or replace function moonmind_queue._permits(p_policy moonmind_queue.policy, p_lane moonmind_queue.lane)
+returns boolean
+language sql
+immutable
+set search_path = moonmind_queue, pg_temp
+as $$
+    select (p_policy.agents is null or p_lane.agent = any (p_policy.agents))
+       and (p_policy.kinds is null or p_lane.kind = any (p_policy.kinds))
+       and (p_policy.capabilities is null or p_lane.capabilities <@ p_policy.capabilities)
+       and (
+           p_policy.repositories is null
+           or p_lane.repository = any (p_policy.repositories)
+           or p_lane.repository !~ '(^|/)\.\.?(/|$)|%' and exists (
+               select from unnest(p_policy.repositories) as allowed
+               where right(allowed, 2) = '/*' and starts_with(p_lane.repository, left(allowed, -1))
+           )
+       );
+$$;
+
+comment on function moonmind_queue._permits(moonmind_queue.policy, moonmind_queue.lane) is 'Whether a policy admits a lane.';
+-- <<<
+-- >>> sql/_policy.sql
+-- _policy() → the policy of the role that logged in; null where it has none and may do all its role may.
+--
+-- Contract
+--   * The login, not the role whose rights a function runs with, and not one that was set later.
+create or replace function moonmind_queue._policy()
+returns moonmind_queue.policy
+language plpgsql
+stable
+set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    v_policy policy;
+begin
+    select * into v_policy from policy where role = session_user;
+    return v_policy;
+end;
+$$;
+
+comment on function moonmind_queue._policy() is 'The policy of the login.';
+-- <<<
 -- >>> sql/_promote.sql
 -- _promote(lanes, now) → void; moves scheduled jobs of these lanes whose time has come to ready.
 --
@@ -920,59 +1586,63 @@ begin
             = (due.lane_id, due.run_at, due.job_id)
         returning scheduled.*
     )
-    insert into ready (lane_id, priority, run_at, job_id)
-    select lane_id, priority, run_at, job_id from moved;
+    insert into ready (lane_id, rank, job_id)
+    select lane_id, rank, job_id from moved;
 end;
 $$;
 
 comment on function moonmind_queue._promote(integer[], timestamptz) is 'Make scheduled jobs claimable whose time has come.';
 -- <<<
 -- >>> sql/_queue.sql
--- _queue(job, run_at) → its new state: queued, or waiting while a dependency has not succeeded.
+-- _queue(job, run_at) → its new state: queued, or waiting while a dependency is not met.
 --
 -- Contract
 --   * The one way back into the queue: after a failure, a lost lease, a release, a retry.
+--   * A job that has become pointless meanwhile is cancelled instead.
 --   * Any lease is gone; the error stays until the job succeeds.
 -- Locks     the job is locked by the caller.
 create or replace function moonmind_queue._queue(p_job_id bigint, p_run_at timestamptz)
 returns text
 language plpgsql
 set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 declare
-    v_unmet integer;
+    v_now   constant timestamptz := _now();
+    v_unmet constant integer := _unmet(p_job_id);
+    v_job   job;
 begin
     delete from lease where job_id = p_job_id;
-    select count(*) into v_unmet
-    from dependency d
-    left join job parent on parent.id = d.needs_job_id
-    where d.job_id = p_job_id and parent.state is distinct from 'succeeded';
-
     update job
-    set state = case when v_unmet > 0 then 'waiting' else 'queued' end,
-        unmet = v_unmet,
+    set unmet = v_unmet,
+        state = case when v_unmet > 0 then 'waiting' else 'queued' end,
         run_at = p_run_at,
         finished_at = null,
-        updated_at = _now()
-    where id = p_job_id;
-    if v_unmet > 0 then
-        return 'waiting';
+        updated_at = v_now
+    where id = p_job_id
+    returning * into v_job;
+    if v_job.expires_at <= v_now then
+        return _expire(v_job);
     end if;
-    perform _offer(array[p_job_id]);
-    return 'queued';
+    if v_job.state = 'queued' then
+        perform _offer(array[p_job_id]);
+    end if;
+    perform _make_room();
+    return v_job.state;
 end;
 $$;
 
 comment on function moonmind_queue._queue(bigint, timestamptz) is 'Put a locked job back into the queue, or park it.';
 -- <<<
 -- >>> sql/_release_dependents.sql
--- _release_dependents(jobs) → void; the jobs have succeeded: queue who waited for the last of them.
+-- _release_dependents(jobs) → void; the jobs have ended: queue who waited for the last of them.
 --
 -- Contract
---   * A waiting dependent counts one unmet dependency less for each; at none it is queued.
--- Locks     every dependent in id order, whatever its state: one that is just coming back to
---           waiting counts this success itself or is counted here, never neither. The caller
---           has locked those it saw before it held these jobs; only now can none be added.
+--   * A waiting dependent for whom that meets its dependency counts one unmet less for each; at
+--     none it is queued.
+-- Locks     the dependents are locked by the caller, whatever their state: one that is just coming
+--           back to waiting counts this end itself or is counted here, never neither.
 -- Events    ready
 create or replace function moonmind_queue._release_dependents(p_job_ids bigint[])
 returns void
@@ -987,19 +1657,14 @@ declare
     v_now  constant timestamptz := _now();
     v_free bigint[];
 begin
-    perform from job
-    where id = any (array(select job_id from dependency where needs_job_id = any (p_job_ids)))
-    order by id
-    for update;
-    if not found then
-        return;
-    end if;
-
     with met as (
-        select job_id, count(*) as number
-        from dependency
-        where needs_job_id = any (p_job_ids)
-        group by job_id
+        select dependency.job_id, count(*) as number
+        from unnest(p_job_ids) as ended (id)
+        join job as needed on needed.id = ended.id
+        join dependency on dependency.needs_job_id = needed.id
+        join job on job.id = dependency.job_id
+        where job.state = 'waiting' and _is_met(needed.state, job.on_dependency_failure)
+        group by dependency.job_id
     ),
     counted as (
         update job
@@ -1008,12 +1673,12 @@ begin
             event_seq = event_seq + (unmet = number)::integer,
             updated_at = v_now
         from met
-        where job.id = met.job_id and job.state = 'waiting'
+        where job.id = met.job_id
         returning id, state, event_seq
     ),
     logged as (
         insert into event (job_id, seq, at, type, message)
-        select id, event_seq, v_now, 'ready', 'every dependency has succeeded'
+        select id, event_seq, v_now, 'ready', 'every dependency is met'
         from counted
         where state = 'queued'
     )
@@ -1025,6 +1690,146 @@ end;
 $$;
 
 comment on function moonmind_queue._release_dependents(bigint[]) is 'Queue the dependents that no longer wait for anything.';
+-- <<<
+-- >>> sql/_repository.sql
+-- _repository(payload) → the repository that a payload names, as host/path in lower case, or ''.
+--
+-- Contract
+--   * owner/repo is one of github.com; scheme, user and .git make no difference.
+--   * Only the form in which repositories are compared; whether it is a sane one is for whoever
+--     checks the job's payload to say.
+create or replace function moonmind_queue._repository(p_payload jsonb)
+returns text
+language plpgsql
+immutable
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_name text := left(lower(btrim(p_payload ->> 'repository')), 500);
+begin
+    if jsonb_typeof(p_payload -> 'repository') is distinct from 'string' then
+        return '';
+    end if;
+    if v_name ~ '^[^/:]+/[^/]+$' then
+        v_name := 'github.com/' || v_name;
+    elsif v_name !~ '^[a-z0-9+.-]+://' then
+        v_name := regexp_replace(v_name, '^([^/:]+):', '\1/');  -- git@host:path
+    end if;
+    v_name := regexp_replace(v_name, '^[a-z0-9+.-]+://', '');
+    v_name := regexp_replace(v_name, '^[^/@]*@', '');
+    return regexp_replace(v_name, '(\.git)?/*$', '');
+end;
+$$;
+
+comment on function moonmind_queue._repository(jsonb) is 'The repository of a payload in the form in which it is compared.';
+-- <<<
+-- >>> sql/_retry.sql
+-- _retry(job, run_at) → its new state; a final or blocked job may run again, its attempts counted anew.
+--
+-- Contract
+--   * Dependents that counted its end as met and have not started wait for it again.
+--   * A time to expire that has passed no longer counts: whoever retries a job wants it to run.
+-- Locks     the job is locked by the caller; its dependents, in id order.
+-- Events    retried; waiting for dependents that were queued.
+create or replace function moonmind_queue._retry(p_job moonmind_queue.job, p_run_at timestamptz)
+returns text
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+as $$
+begin
+    perform _hold_dependents(p_job);
+    update job
+    set attempt = 0, result = null, expires_at = case when expires_at > _now() then expires_at end
+    where id = p_job.id;
+    perform _log(p_job.id, 'retried', format('was %s', p_job.state));
+    return _queue(p_job.id, p_run_at);
+end;
+$$;
+
+comment on function moonmind_queue._retry(moonmind_queue.job, timestamptz) is 'Let an ended or blocked job run again.';
+-- <<<
+-- >>> sql/_ring.sql
+-- _ring(agents) → void; notifies whoever sleeps for one of these agents.
+--
+-- Contract
+--   * No wake-up is lost: whoever falls asleep while we look is told by next_due() to look again
+--     until every transaction that was under way then has ended, ours among them. A transaction
+--     with one snapshot for all its statements may not see who sleeps, and always notifies.
+-- Notifies  moonmind_queue, once per agent; PostgreSQL folds equal ones of a transaction.
+create or replace function moonmind_queue._ring(p_agents text[])
+returns void
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    v_agent text;
+begin
+    foreach v_agent in array p_agents loop
+        if current_setting('transaction_isolation') <> 'read committed'
+            or exists (select from sleeper where agent in (v_agent, '*'))
+        then
+            perform pg_notify('moonmind_queue', v_agent);
+        end if;
+    end loop;
+end;
+$$;
+
+comment on function moonmind_queue._ring(text[]) is 'Wake the workers of agents.';
+-- <<<
+-- >>> sql/_room.sql
+-- _room(lanes, taken) → for each lane that a limit concerns, the scopes that count it and the room left.
+--
+-- taken are jobs that the caller has taken but not leased yet: they count too.
+--
+-- Contract
+--   * Counted anew from the leases each time, so nothing can leak. The name * serves each name of
+--     its scope without a row of its own.
+create or replace function moonmind_queue._room(p_lanes integer[], p_taken bigint[] default '{}')
+returns table (lane_id integer, scope text, name text, room bigint)
+language sql
+stable
+set search_path = moonmind_queue, pg_temp
+as $$
+    with held as (
+        select lane.*
+        from (
+            select lease.lane_id from lease
+            union all
+            select job.lane_id from job where job.id = any (p_taken)
+        ) as leased
+        join lane on lane.id = leased.lane_id
+    ),
+    scoped as (
+        select lane.id, scope.scope, scope.name
+        from lane
+        cross join lateral (
+            values ('agent', lane.agent), ('kind', lane.kind), ('concurrency_key', lane.concurrency_key)
+        ) as scope (scope, name)
+        where lane.id = any (p_lanes) and scope.name <> ''
+    )
+    select scoped.id, scoped.scope, scoped.name,
+           applied.max_running - (
+               select count(*)
+               from held
+               where scoped.name = case scoped.scope
+                   when 'agent' then held.agent
+                   when 'kind' then held.kind
+                   else held.concurrency_key
+               end
+           )
+    from scoped
+    cross join lateral (
+        select run_limit.max_running
+        from run_limit
+        where run_limit.scope = scoped.scope and run_limit.name in (scoped.name, '*')
+        order by run_limit.name = '*'
+        limit 1
+    ) as applied;
+$$;
+
+comment on function moonmind_queue._room(integer[], bigint[]) is 'How many more jobs the limits of each lane allow.';
 -- <<<
 -- >>> sql/_seal_artifact.sql
 -- _seal_artifact(artifact, worker) → void; the bytes are complete: check them and show them.
@@ -1062,14 +1867,15 @@ $$;
 comment on function moonmind_queue._seal_artifact(bigint, text) is 'Check a complete artifact and make it visible.';
 -- <<<
 -- >>> sql/_take.sql
--- _take(lanes, limit) → ids of the most urgent jobs of these lanes, locked and out of ready.
+-- _take(lanes, limit, now) → ids of the most urgent jobs of these lanes, locked and out of ready.
 --
 -- Contract
 --   * Merges the heads of the lanes without locking, then locks in that order and skips what
 --     another session holds; looks further down only when that left it with too few.
---   * The dependency subquery guards the claim: no job is taken whose needs have not all succeeded.
+--   * The dependency subquery guards the claim: no job is taken whose needs are not all met.
+--   * Jobs that have become pointless are left for reclaim() to cancel.
 -- Locks     rows of job and ready, in this order, skip locked; no more than are returned.
-create or replace function moonmind_queue._take(p_lanes integer[], p_limit integer)
+create or replace function moonmind_queue._take(p_lanes integer[], p_limit integer, p_now timestamptz)
 returns bigint[]
 language plpgsql
 set search_path = moonmind_queue, pg_temp
@@ -1089,28 +1895,29 @@ begin
             select head.*
             from unnest(p_lanes) as lane (id)
             cross join lateral (
-                select r.lane_id, r.priority, r.run_at, r.job_id
+                select r.lane_id, r.rank, r.job_id
                 from ready r
                 where r.lane_id = lane.id
-                order by r.priority desc, r.run_at, r.job_id
+                order by r.rank, r.job_id
                 limit v_depth
             ) as head
-            order by head.priority desc, head.run_at, head.job_id
+            order by head.rank, head.job_id
             limit v_depth
         ),
         locked as materialized (  -- a fence: the planner may not repeat a locking limit
             select r.ctid
             from heads
-            join ready r
-                on (r.lane_id, r.priority, r.run_at, r.job_id)
-                = (heads.lane_id, heads.priority, heads.run_at, heads.job_id)
+            join ready r on (r.lane_id, r.rank, r.job_id) = (heads.lane_id, heads.rank, heads.job_id)
             join job on job.id = heads.job_id
-            where job.state = 'queued' and not exists (
-                select from dependency
-                left join job as needed on needed.id = dependency.needs_job_id
-                where dependency.job_id = heads.job_id and needed.state is distinct from 'succeeded'
-            )
-            order by heads.priority desc, heads.run_at, heads.job_id
+            where job.state = 'queued'
+              and (job.expires_at is null or job.expires_at > p_now)
+              and not exists (
+                  select from dependency
+                  left join job as needed on needed.id = dependency.needs_job_id
+                  where dependency.job_id = heads.job_id
+                    and not _is_met(needed.state, job.on_dependency_failure)
+              )
+            order by heads.rank, heads.job_id
             limit p_limit - cardinality(v_taken)
             for update of job, r skip locked
         ),
@@ -1131,7 +1938,144 @@ begin
 end;
 $$;
 
-comment on function moonmind_queue._take(integer[], integer) is 'Lock the most urgent claimable jobs.';
+comment on function moonmind_queue._take(integer[], integer, timestamptz) is 'Lock the most urgent claimable jobs.';
+-- <<<
+-- >>> sql/_take_back.sql
+-- _take_back(job) → its new state; null where dependents are locked and the next reclaim() must do it.
+--
+-- Locks     the job and its lease are locked by the caller; its dependents, skip locked.
+-- Notifies  moonmind_queue; moonmind_queue_control with the worker's name.
+-- Events    expired or timed_out, then dead_lettered or cancelled where it applies.
+create or replace function moonmind_queue._take_back(p_job_id bigint)
+returns text
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    v_now       constant timestamptz := _now();
+    v_job       job;
+    v_lease     lease;
+    v_timed_out boolean;
+    v_reason    text;
+begin
+    select * into v_job from job where id = p_job_id;
+    select * into v_lease from lease where job_id = p_job_id;
+    if (v_lease.cancel_requested_at is not null or v_job.attempt >= v_job.max_attempts or v_job.expires_at is not null)
+        and not _lock_dependents(p_job_id, false)
+    then
+        return null;
+    end if;
+    v_timed_out := v_lease.deadline_at <= v_now;
+    v_reason := case
+        when v_timed_out then format('attempt %s took longer than its timeout', v_job.attempt)
+        else format('the lease of %s ran out', v_lease.worker)
+    end;
+
+    perform _log(p_job_id, case when v_timed_out then 'timed_out' else 'expired' end, v_reason, 'warn', v_lease.worker,
+                 jsonb_build_object('attempt', v_job.attempt, 'expired_at', v_lease.expires_at));
+    perform pg_notify('moonmind_queue_control', v_lease.worker);
+    if v_lease.cancel_requested_at is not null then
+        return _end(p_job_id, 'cancelled', v_lease.cancel_reason, 'cancelled', 'warn');
+    elsif v_job.attempt >= v_job.max_attempts then
+        return _end(p_job_id, 'dead_letter', v_reason || format(', the last of %s', v_job.max_attempts),
+                    'dead_lettered', 'error', p_data => jsonb_build_object('attempts', v_job.attempt));
+    end if;
+    update job set error = v_reason where id = p_job_id;
+    return _queue(p_job_id, v_now + case
+        when not v_timed_out and _lost_leases(p_job_id) <= 1 then interval '1 s'
+        else _backoff(v_job.kind, v_job.attempt)
+    end);
+end;
+$$;
+
+comment on function moonmind_queue._take_back(bigint) is 'End a lease that ran out.';
+-- <<<
+-- >>> sql/_take_within_limits.sql
+-- _take_within_limits(lanes, limit, now) → as _take(), and no limit is exceeded however many claim at once.
+--
+-- Contract
+--   * One job at a time: the lane with the most urgent head, the scopes that count it locked, the
+--     room counted under these locks. A scope that another claim has locked is passed over.
+-- Locks     an advisory lock for each scope, until the transaction ends; then as _take().
+-- Errors    25000 not read committed: the count would be that of a moment before the locks.
+create or replace function moonmind_queue._take_within_limits(p_lanes integer[], p_limit integer, p_now timestamptz)
+returns bigint[]
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+declare
+    v_taken bigint[]  := '{}';
+    v_more  bigint[];
+    v_open  integer[] := array(
+        select id
+        from unnest(p_lanes) as id
+        where id not in (select lane_id from _room(p_lanes) where room <= 0)
+    );
+    v_lane  integer;
+    v_free  boolean;
+begin
+    if current_setting('transaction_isolation') <> 'read committed' then
+        raise exception 'a claim within limits needs a transaction that is read committed'
+            using errcode = 'invalid_transaction_state';
+    end if;
+    while cardinality(v_taken) < p_limit loop
+        select head.lane_id into v_lane
+        from unnest(v_open) as lane (id)
+        cross join lateral (
+            select r.lane_id, r.rank, r.job_id from ready r where r.lane_id = lane.id order by r.rank, r.job_id limit 1
+        ) as head
+        order by head.rank, head.job_id
+        limit 1;
+        exit when not found;
+
+        select coalesce(bool_and(pg_try_advisory_xact_lock(
+            hashtext('moonmind_queue ' || scope), hashtext(name)
+        )), true) into v_free
+        from _room(array[v_lane]);
+        v_free := v_free and not exists (select from _room(array[v_lane], v_taken) where room <= 0);
+        v_more := case when v_free then _take(array[v_lane], 1, p_now) else '{}' end;
+        v_taken := v_taken || v_more;
+        if v_more = '{}' then
+            v_open := array_remove(v_open, v_lane);
+        end if;
+    end loop;
+    return v_taken;
+end;
+$$;
+
+comment on function moonmind_queue._take_within_limits(integer[], integer, timestamptz)
+is 'Lock the most urgent claimable jobs, as many as the limits allow.';
+-- <<<
+-- >>> sql/_unmet.sql
+-- _unmet(job) → how many of its dependencies are not met.
+create or replace function moonmind_queue._unmet(p_job_id bigint)
+returns integer
+language plpgsql
+stable
+set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+begin
+    return (
+        select count(*)
+        from dependency
+        join job on job.id = dependency.job_id
+        left join job as needed on needed.id = dependency.needs_job_id
+        where dependency.job_id = p_job_id and not _is_met(needed.state, job.on_dependency_failure)
+    );
+end;
+$$;
+
+comment on function moonmind_queue._unmet(bigint) is 'Count the edges that a job waits for.';
 -- <<<
 -- >>> sql/_withdraw.sql
 -- _withdraw(job) → void; takes a queued job out of the claimable set again.
@@ -1144,16 +2088,15 @@ create or replace function moonmind_queue._withdraw(p_job moonmind_queue.job)
 returns void
 language plpgsql
 set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 begin
     delete from scheduled
     where lane_id = p_job.lane_id and run_at = p_job.run_at and job_id = p_job.id;
     if not found then
         delete from ready
-        where lane_id = p_job.lane_id
-          and priority = p_job.priority
-          and run_at = p_job.run_at
-          and job_id = p_job.id;
+        where lane_id = p_job.lane_id and rank = p_job.rank and job_id = p_job.id;
     end if;
 end;
 $$;
@@ -1240,7 +2183,7 @@ security definer
 set search_path = moonmind_queue, pg_temp
 as $$
 declare
-    v_own   constant text[] := '{created,ready,waiting,claimed,started,completed,failed,released,expired,cancel_requested,cancelled,blocked,dead_lettered,retried,unlocked,artifact}';
+    v_own   constant text[] := '{created,ready,waiting,claimed,started,completed,failed,released,expired,timed_out,cancel_requested,cancelled,blocked,dead_lettered,retried,unlocked,repaired,artifact}';
     v_lease constant lease := _lock_lease(p_job_id, p_token);
 begin
     if p_type is null or p_type !~ '^[a-z][a-z_]{0,62}$' or p_type = any (v_own) then
@@ -1264,10 +2207,11 @@ comment on function moonmind_queue.append_event(bigint, bigint, text, text, text
 --   * Not leased: cancelled at once. Leased: the request is recorded and wins over everything but
 --     a completion that came first; the holder hears of it at once, and at its next renewal.
 --   * A second request changes nothing, and so does one for a cancelled job.
--- Locks     the job; its row in ready or scheduled, or its lease. Waits for them: never "not found".
+-- Locks     the job; its row in ready or scheduled, or its lease; its dependents, in id order.
+--           Waits for them: never "not found".
 -- Notifies  moonmind_queue_control with the worker's name.
 -- Events    cancelled or cancel_requested
--- Errors    MQ002; MQ003 when the job ended otherwise.
+-- Errors    22023 reason above 64 KiB; MQ002; MQ003 when the job ended otherwise.
 create or replace function moonmind_queue.cancel(p_job_id bigint, p_reason text default null)
 returns text
 language plpgsql
@@ -1279,6 +2223,7 @@ declare
     v_reason constant text := coalesce(p_reason, 'cancelled by ' || session_user);
     v_worker text;
 begin
+    perform _check_text('reason', p_reason);
     case v_job.state
         when 'cancelled' then
             null;
@@ -1309,16 +2254,20 @@ comment on function moonmind_queue.cancel(bigint, text) is 'Cancel a job, or ask
 -- claim(worker, agents, kinds, capabilities, limit, lease, start) → the jobs now leased, most urgent first.
 --
 -- Contract
---   * Takes only jobs that are due, of the given agents and kinds (null: all), whose required
---     capabilities are all offered, and whose dependencies have all succeeded.
+--   * Takes only jobs that are due, of the given agents and kinds (null: all) that are not paused,
+--     whose required capabilities are all offered, whose dependencies are all met, within the
+--     limits of run_limit and the policy of the login.
 --   * Each job is claimed, or running at once with start; its attempt is one higher and its token
 --     new. The pair (id, token) is the lease: every write of the holder carries it.
+--   * lasts is how long the lease holds from now: the lease, or what the job's timeout leaves.
 --   * Returns fewer than limit, or nothing, when there is not enough work. Never waits: what
 --     another session has locked is skipped, and only what is returned stays locked.
 --   * Does not touch expired leases; that is reclaim().
 -- Locks     rows of job and ready, in claim order, skip locked.
 -- Events    claimed, and started with start.
--- Errors    22023 worker blank or above 200 characters, limit below 1, lease not between 0 and a day.
+-- Errors    22023 worker blank or above 200 characters, limit below 1, lease not between 0 and a day;
+--           MQ004 a worker, agents or kinds that the login's policy does not admit; 25000 limits
+--           apply and the transaction is not read committed.
 create or replace function moonmind_queue.claim(
     p_worker       text,
     p_agents       text[]   default null,
@@ -1330,7 +2279,7 @@ create or replace function moonmind_queue.claim(
 )
 returns table (
     id bigint, kind text, agent text, name text, key text, payload jsonb, priority integer,
-    attempt integer, max_attempts integer, token bigint, expires_at timestamptz
+    attempt integer, max_attempts integer, token bigint, expires_at timestamptz, lasts interval
 )
 language plpgsql
 security definer
@@ -1343,17 +2292,23 @@ as $$
 #variable_conflict use_column
 declare
     v_now   constant timestamptz := _now();
-    v_lanes constant integer[] := _lanes(p_agents, p_kinds, p_capabilities);
-    v_ids   bigint[] := '{}';
+    v_lanes integer[];
+    v_ids   bigint[];
 begin
-    perform _check_lease(p_worker, p_lease);
+    perform _check_worker(p_worker);
+    perform _check_lease(p_lease);
     if coalesce(p_limit, 0) < 1 then
         raise exception 'claim needs a limit of at least 1, not %', p_limit
             using errcode = 'invalid_parameter_value';
     end if;
 
+    v_lanes := _open_lanes(p_agents, p_kinds, p_capabilities);
     perform _promote(v_lanes, v_now);
-    v_ids := _take(v_lanes, p_limit);
+    if exists (select from run_limit) then
+        v_ids := _take_within_limits(v_lanes, p_limit, v_now);
+    else
+        v_ids := _take(v_lanes, p_limit, v_now);
+    end if;
     if v_ids = '{}' then
         return;
     end if;
@@ -1371,26 +2326,30 @@ begin
             event_seq = event_seq + case when p_start then 2 else 1 end
         from numbered
         where job.id = numbered.id
-        returning job.*, numbered.token
+        returning job.*, numbered.token, coalesce(timeout, (
+            select run_timeout.timeout from run_timeout where run_timeout.kind in (job.kind, '*')
+            order by run_timeout.kind = '*' limit 1
+        )) as allowed
     ),
     held as (
-        insert into lease (job_id, token, attempt, expires_at, worker)
-        select id, token, attempt, v_now + p_lease, p_worker
+        insert into lease (job_id, token, attempt, lane_id, expires_at, deadline_at, worker)
+        select id, token, attempt, lane_id, v_now + least(p_lease, allowed), v_now + allowed, p_worker
         from leased
     ),
     logged as (
         insert into event (job_id, seq, at, type, worker, data)
         select id, event_seq - case when p_start then 1 else 0 end, v_now, 'claimed', p_worker,
-               jsonb_build_object('attempt', attempt, 'lease_until', v_now + p_lease)
+               jsonb_build_object('attempt', attempt, 'lease_until', v_now + least(p_lease, allowed))
         from leased
         union all
         select id, event_seq, v_now, 'started', p_worker, null
         from leased
         where p_start
     )
-    select id, kind, agent, name, key, payload, priority, attempt, max_attempts, token, v_now + p_lease
+    select id, kind, agent, name, key, payload, priority, attempt, max_attempts, token,
+           v_now + least(p_lease, allowed), least(p_lease, allowed)
     from leased
-    order by priority desc, run_at, id;
+    order by rank, id;
 end;
 $$;
 
@@ -1403,7 +2362,7 @@ is 'Lease up to limit due jobs to a worker.';
 -- Contract
 --   * As complete_many() for one job, but a lost lease is an error.
 -- Locks     the job, its lease, its dependents in id order.
--- Errors    MQ001, MQ002; 23514 a result that is not an object.
+-- Errors    MQ001, MQ002, MQ004; 23514 a result that is not an object.
 create or replace function moonmind_queue.complete(p_job_id bigint, p_token bigint, p_result jsonb default '{}')
 returns void
 language plpgsql
@@ -1429,7 +2388,7 @@ comment on function moonmind_queue.complete(bigint, bigint, jsonb) is 'End a lea
 -- Locks     the jobs and their dependents in one id order, then the leases.
 -- Notifies  moonmind_queue, for dependents.
 -- Events    completed or cancelled; ready for dependents.
--- Errors    23514 a result that is not an object.
+-- Errors    22023 lists of different length; 23514 a result that is not an object; MQ004.
 create or replace function moonmind_queue.complete_many(
     p_job_ids bigint[],
     p_tokens  bigint[],
@@ -1450,12 +2409,15 @@ declare
     v_done      bigint[];
     v_succeeded bigint[];
 begin
-    perform from job
-    where id = any (p_job_ids || array(
-        select dependency.job_id from dependency where needs_job_id = any (p_job_ids)
-    ))
-    order by id
-    for update;
+    if cardinality(p_job_ids) is distinct from cardinality(p_tokens)
+        or cardinality(p_results) <> cardinality(p_job_ids)
+    then
+        raise exception 'complete_many needs a token and a result for every job, not % and % for %',
+            cardinality(p_tokens), cardinality(p_results), cardinality(p_job_ids)
+            using errcode = 'invalid_parameter_value';
+    end if;
+    perform _lock_ends(p_job_ids);
+    perform _check_policy(p_job_ids);
 
     with held as materialized (
         select given.job_id, lease.worker, lease.cancel_requested_at is not null as cancelled,
@@ -1494,29 +2456,134 @@ begin
                coalesce(cancel_reason, ''), worker, nullif(result, '{}')
         from ended
     )
-    select array_agg(id), array_agg(id) filter (where not cancelled) into v_done, v_succeeded from ended;
+    select array_agg(id order by id), array_agg(id) filter (where not cancelled) into v_done, v_succeeded from ended;
 
-    if v_succeeded is not null then
+    if exists (select from dependency where needs_job_id = any (v_succeeded)) then
         perform _release_dependents(v_succeeded);
     end if;
+    if v_succeeded is distinct from v_done then
+        perform _fail_dependents(id) from unnest(v_done) as id where id <> all (coalesce(v_succeeded, '{}'));
+    end if;
+    perform _make_room();
     return query select id, job.state::text from job where id = any (v_done) order by id;
 end;
 $$;
 
 comment on function moonmind_queue.complete_many(bigint[], bigint[], jsonb[]) is 'End many leased jobs well in one call.';
 -- <<<
+-- >>> sql/cool_down.sql
+-- cool_down(job, token, lasting, reason) → until when; the account behind the holder's agent is used up.
+--
+-- Contract
+--   * The job is handed back at its old place, the attempt does not count, and no job of its agent
+--     is claimed for that long: all workers of the agent wait.
+--   * A longer cooldown that stands already stays. A cancel request that came first wins.
+-- Locks     the job, its lease; the agent's row in pause.
+-- Events    released, or cancelled.
+-- Errors    MQ001, MQ002, MQ004; 22023 not between 0 and 31 days, reason above 64 KiB.
+create or replace function moonmind_queue.cool_down(
+    p_job_id  bigint,
+    p_token   bigint,
+    p_lasting interval,
+    p_reason  text default null
+)
+returns timestamptz
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_until constant timestamptz := _now() + p_lasting;
+    v_lease lease;
+    v_agent text;
+    v_other timestamptz;
+begin
+    if p_lasting is null or p_lasting <= interval '0' or p_lasting > interval '31 days' then
+        raise exception 'a cooldown must be longer than 0 and at most 31 days, not %', p_lasting
+            using errcode = 'invalid_parameter_value';
+    end if;
+    v_lease := _lock_lease(p_job_id, p_token);
+    perform release(p_job_id, p_token, p_reason);
+    select agent into v_agent from job where id = p_job_id;
+    select until into v_other from pause where agent = v_agent and cause = 'cooldown' for update;
+    if v_other is null or v_other < v_until then
+        perform _pause(v_agent, 'cooldown', coalesce(p_reason, ''), v_until, v_lease.worker);
+        return v_until;
+    end if;
+    return v_other;
+end;
+$$;
+
+comment on function moonmind_queue.cool_down(bigint, bigint, interval, text)
+is 'Hand a job back and let its agent rest: its account is used up for now.';
+-- <<<
+-- >>> sql/doze.sql
+-- doze(worker, asleep) → void; the worker process waits for notifications from now on, or no longer does.
+--
+-- Contract
+--   * Commit before you wait, and call next_due() after that: it says whether work came meanwhile.
+--   * Only workers that doze are notified, and only of agents that they serve.
+--   * Costs no flush: after a crash nobody sleeps.
+-- Errors    22023 a process that is not registered.
+create or replace function moonmind_queue.doze(p_worker_id bigint, p_asleep boolean default true)
+returns void
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+begin
+    if p_asleep then
+        insert into sleeper (agent, worker_id)
+        select unnest(coalesce(agents, '{*}')), id from worker where id = p_worker_id
+        on conflict do nothing;
+        if not exists (select from worker where id = p_worker_id) then
+            raise exception 'worker process % is not registered', p_worker_id using errcode = 'invalid_parameter_value';
+        end if;
+    else
+        delete from sleeper
+        where worker_id = p_worker_id
+          and agent = any (array(select unnest(coalesce(agents, '{*}')) from worker where id = p_worker_id));
+    end if;
+end;
+$$;
+
+comment on function moonmind_queue.doze(bigint, boolean) is 'Say that a worker waits for notifications.';
+-- <<<
+-- >>> sql/drop_policy.sql
+-- drop_policy(role) → whether there was one; the role may do all that the roles it is in may.
+create or replace function moonmind_queue.drop_policy(p_role text)
+returns boolean
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+begin
+    delete from policy where role = p_role;
+    return found;
+end;
+$$;
+
+comment on function moonmind_queue.drop_policy(text) is 'Take a role''s policy away.';
+-- <<<
 -- >>> sql/enqueue.sql
--- enqueue(kind, payload, agent, name, key, priority, run_at, after, max_attempts, capabilities) → job id.
+-- enqueue(kind, payload, agent, name, key, priority, run_at, after, max_attempts, capabilities,
+--         timeout, expires_at, on_dependency_failure, concurrency_key) → job id.
 --
 -- Contract
 --   * Part of the caller's transaction: the job exists exactly when that commits.
 --   * The same key again returns the job that has it and changes nothing.
---   * With after, the job waits until every one of those jobs has succeeded.
---   * Higher priority runs first, then older run_at, then lower id.
+--   * With after, the job waits until every one of those jobs has succeeded. When one ends
+--     otherwise: wait for a person (the default), cancel this job too, or run it all the same.
+--   * Higher priority runs first, then older run_at, then lower id; an hour of waiting outweighs
+--     one level of priority.
+--   * timeout bounds each attempt; null: run_timeout has one for the kind. At expires_at the job
+--     is cancelled if no attempt is under way. run_limit may count by concurrency_key.
 -- Locks     the jobs named in after, shared, in id order: none of them can end unseen meanwhile.
 -- Notifies  moonmind_queue
--- Events    created
--- Errors    22023 unknown dependency; 23514 a value that the table refuses.
+-- Events    created, then cancelled where it applies.
+-- Errors    22023 unknown dependency; 23502, 23514 a value that the table refuses.
 create or replace function moonmind_queue.enqueue(
     p_kind         text,
     p_payload      jsonb       default '{}',
@@ -1527,7 +2594,11 @@ create or replace function moonmind_queue.enqueue(
     p_run_at       timestamptz default null,
     p_after        bigint[]    default '{}',
     p_max_attempts integer     default 3,
-    p_capabilities text[]      default '{}'
+    p_capabilities text[]      default '{}',
+    p_timeout      interval    default null,
+    p_expires_at   timestamptz default null,
+    p_on_dependency_failure text default 'wait',
+    p_concurrency_key       text default null
 )
 returns bigint
 language plpgsql
@@ -1537,9 +2608,10 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
 declare
-    v_now   constant timestamptz := _now();
-    v_unmet integer := 0;
-    v_id    bigint;
+    v_now    constant timestamptz := _now();
+    v_policy constant text := coalesce(p_on_dependency_failure, 'wait');
+    v_unmet  integer := 0;
+    v_id     bigint;
 begin
     if p_key is not null then
         select id into v_id from job where key = p_key;
@@ -1548,17 +2620,22 @@ begin
         end if;
     end if;
     if cardinality(p_after) > 0 then
-        v_unmet := _lock_needs(p_after);
+        perform _lock_needs(p_after);
+        select count(*) into v_unmet
+        from job
+        where id = any (p_after) and not _is_met(state, v_policy);
     end if;
 
     insert into job (
-        key, name, agent, kind, state, priority, run_at, max_attempts, payload,
-        created_at, updated_at, lane_id, unmet, event_seq
+        key, name, agent, kind, state, priority, run_at, max_attempts, payload, created_at, updated_at,
+        lane_id, unmet, event_seq, timeout, expires_at, on_dependency_failure
     )
     values (
         p_key, p_name, p_agent, p_kind, case when v_unmet > 0 then 'waiting' else 'queued' end,
         coalesce(p_priority, 0), coalesce(p_run_at, v_now), coalesce(p_max_attempts, 3),
-        coalesce(p_payload, '{}'), v_now, v_now, _lane(p_agent, p_kind, p_capabilities), v_unmet, 1
+        coalesce(p_payload, '{}'), v_now, v_now,
+        _lane(p_agent, p_kind, p_capabilities, p_payload, p_concurrency_key),
+        v_unmet, 1, p_timeout, p_expires_at, v_policy
     )
     on conflict (key) where key is not null do nothing
     returning id into v_id;
@@ -1571,14 +2648,19 @@ begin
     select distinct v_id, needs from unnest(p_after) as needs;
     insert into event (job_id, seq, at, type, worker)
     values (v_id, 1, v_now, 'created', session_user);
+    if p_expires_at is not null then
+        insert into expiry (expires_at, job_id) values (p_expires_at, v_id);
+    end if;
     if v_unmet = 0 then
         perform _offer(array[v_id]);
+    elsif v_policy = 'cancel' then
+        perform _cancel_doomed(array[v_id]);
     end if;
     return v_id;
 end;
 $$;
 
-comment on function moonmind_queue.enqueue(text, jsonb, text, text, text, integer, timestamptz, bigint[], integer, text[])
+comment on function moonmind_queue.enqueue(text, jsonb, text, text, text, integer, timestamptz, bigint[], integer, text[], interval, timestamptz, text, text)
 is 'Add a job, optionally after others; part of the caller''s transaction.';
 -- <<<
 -- >>> sql/enqueue_many.sql
@@ -1590,7 +2672,7 @@ is 'Add a job, optionally after others; part of the caller''s transaction.';
 --   * All or nothing. A key that exists, or stands earlier in the call, is that job, unchanged.
 -- Locks     keys in their order, then jobs named in after that existed before, shared, in id order.
 -- Notifies  moonmind_queue, once per agent.
--- Events    created
+-- Events    created, then cancelled where it applies.
 -- Errors    22023 not an array of objects, unknown name, unknown dependency, circle (with its path);
 --           23514 a value that the table refuses.
 create or replace function moonmind_queue.enqueue_many(p_jobs jsonb)
@@ -1611,12 +2693,13 @@ begin
     select array_agg(key order by place), array_agg(id order by place) into v_keys, v_ids
     from _number_jobs(p_jobs);
 
-    insert into lane (agent, kind, capabilities)
-    select distinct coalesce(agent, 'codex'), kind, _capabilities(capabilities)
-    from jsonb_to_recordset(p_jobs) as (agent text, kind text, capabilities text[])
+    insert into lane (agent, kind, capabilities, repository, concurrency_key)
+    select distinct coalesce(agent, 'codex'), kind, _capabilities(capabilities), _repository(payload),
+           coalesce(concurrency_key, '')
+    from jsonb_to_recordset(p_jobs) as (agent text, kind text, capabilities text[], payload jsonb, concurrency_key text)
     where kind is not null
-    except select agent, kind, capabilities from lane
-    order by 1, 2, 3  -- two calls with the same new ones wait for each other, never in a circle
+    except select agent, kind, capabilities, repository, concurrency_key from lane
+    order by 1, 2, 3, 4, 5  -- two calls with the same new ones wait for each other, never in a circle
     on conflict do nothing;
 
     with given as (
@@ -1624,30 +2707,40 @@ begin
         from rows from (
             jsonb_to_recordset(p_jobs) as (
                 kind text, payload jsonb, agent text, name text, key text, priority integer,
-                run_at timestamptz, max_attempts integer, capabilities text[]
+                run_at timestamptz, max_attempts integer, capabilities text[], timeout interval,
+                expires_at timestamptz, on_dependency_failure text, concurrency_key text
             )
-        ) with ordinality
-            as job (kind, payload, agent, name, key, priority, run_at, max_attempts, capabilities, place)
+        ) with ordinality as job (
+            kind, payload, agent, name, key, priority, run_at, max_attempts, capabilities, timeout,
+            expires_at, on_dependency_failure, concurrency_key, place
+        )
         order by v_ids[place], place
     ),
     made as (
         insert into job (
-            id, key, name, agent, kind, state, priority, run_at, max_attempts, payload,
-            created_at, updated_at, lane_id, event_seq
+            id, key, name, agent, kind, state, priority, run_at, max_attempts, payload, created_at,
+            updated_at, lane_id, event_seq, timeout, expires_at, on_dependency_failure
         )
         overriding system value
         select v_ids[place], key, name, coalesce(given.agent, 'codex'), given.kind, 'queued',
                coalesce(priority, 0), coalesce(run_at, v_now), coalesce(max_attempts, 3),
-               coalesce(payload, '{}'), v_now, v_now, coalesce(lane.id, 0), 1
+               coalesce(payload, '{}'), v_now, v_now, coalesce(lane.id, 0), 1, timeout, expires_at,
+               coalesce(on_dependency_failure, 'wait')
         from given
         left join lane
             on lane.agent = coalesce(given.agent, 'codex')
             and lane.kind = given.kind
             and lane.capabilities = _capabilities(given.capabilities)
+            and lane.repository = _repository(given.payload)
+            and lane.concurrency_key = coalesce(given.concurrency_key, '')
         where not exists (select from job where job.id = v_ids[place])
         order by key
         on conflict (key) where key is not null do nothing
-        returning id
+        returning id, expires_at
+    ),
+    expiring as (
+        insert into expiry (expires_at, job_id)
+        select expires_at, id from made where expires_at is not null
     )
     select coalesce(array_agg(id), '{}') into v_made from made;
 
@@ -1665,6 +2758,7 @@ begin
         perform _add_needs(p_jobs, v_keys, v_ids, v_made);
     end if;
     perform _offer(v_made);
+    perform _cancel_doomed(v_made);
     return query select unnest(v_ids);
 end;
 $$;
@@ -1679,10 +2773,10 @@ is 'Add many jobs in one call, dependencies among them included.';
 --   * outcome retry: queued again after retry_in, or the back-off of its kind; dead_letter when
 --     its attempts are used up. block: blocked until a person acts. fail: failed for good.
 --   * A cancel request that came first wins: cancelled.
--- Locks     the job, its lease.
+-- Locks     the job, its lease; dependents of a job that ends, in id order.
 -- Notifies  moonmind_queue
 -- Events    failed, then dead_lettered where it applies; or blocked; or cancelled.
--- Errors    MQ001, MQ002; 22023 unknown outcome, negative retry_in.
+-- Errors    MQ001, MQ002, MQ004; 22023 unknown outcome, retry_in not between 0 and a year, error above 64 KiB.
 create or replace function moonmind_queue.fail(
     p_job_id   bigint,
     p_token    bigint,
@@ -1700,10 +2794,11 @@ declare
     v_job   job;
     v_rest  interval;
 begin
-    if coalesce(p_outcome, '') not in ('retry', 'block', 'fail') or p_retry_in < interval '0' then
-        raise exception 'fail needs an outcome of retry, block or fail and a rest of at least 0, not % and %', p_outcome, p_retry_in
+    if coalesce(p_outcome, '') not in ('retry', 'block', 'fail') or p_retry_in not between interval '0' and interval '1 year' then
+        raise exception 'fail needs an outcome of retry, block or fail and a rest between 0 and a year, not % and %', p_outcome, p_retry_in
             using errcode = 'invalid_parameter_value';
     end if;
+    perform _check_text('error', p_error);
     if v_lease.cancel_requested_at is not null then
         return _end(p_job_id, 'cancelled', v_lease.cancel_reason, 'cancelled', 'warn', v_lease.worker,
                     jsonb_build_object('error', p_error));
@@ -1731,26 +2826,53 @@ $$;
 comment on function moonmind_queue.fail(bigint, bigint, text, text, interval) is 'End an attempt badly; retry, block or fail the job.';
 -- <<<
 -- >>> sql/next_due.sql
--- next_due(agents, kinds, capabilities) → how long until time alone brings such a worker something.
+-- next_due(agents, kinds, capabilities, horizon) → how long such a worker may sleep, and the horizon to ask with next.
 --
 -- Contract
---   * The earliest run_at of a scheduled job that it may take, or the earliest end of any lease;
---     0 when that has passed, null when there is none.
---   * Reads only: an idle worker sleeps this long, or until it is notified.
+--   * due is 0 when there is something to claim, to reclaim or to resume now; else how long until
+--     time alone brings that; null when there is nothing that time could bring.
+--   * Reads only: an idle worker asks this at each poll, and claims when it is told to or notified.
+--   * Whoever has just called doze() asks with a null horizon. A horizon in the answer says that
+--     transactions were under way that may not have seen the sleeper: ask again soon, with it,
+--     until it is null. From then on every job is either seen here or notified.
 create or replace function moonmind_queue.next_due(
     p_agents       text[] default null,
     p_kinds        text[] default null,
-    p_capabilities text[] default '{}'
+    p_capabilities text[] default '{}',
+    p_horizon      bigint default null
 )
-returns interval
+returns table (due interval, horizon bigint)
 language plpgsql
 security definer
 set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
 declare
-    v_lanes constant integer[] := _lanes(p_agents, p_kinds, p_capabilities);
-    v_due   timestamptz;
+    v_now    constant timestamptz := _now();
+    v_oldest constant bigint := pg_snapshot_xmin(pg_current_snapshot())::text::bigint;
+    v_lanes  integer[] := _open_lanes(p_agents, p_kinds, p_capabilities);
+    v_due    timestamptz;
 begin
+    horizon := coalesce(p_horizon, pg_snapshot_xmax(pg_current_snapshot())::text::bigint);
+    if v_oldest >= horizon then
+        horizon := null;
+    end if;
+    if exists (select from run_limit) then
+        v_lanes := array(
+            select id from unnest(v_lanes) as id where id not in (select lane_id from _room(v_lanes) where room <= 0)
+        );
+    end if;
+    if exists (
+        select from unnest(v_lanes) as lane (id)
+        cross join lateral (select from ready where lane_id = lane.id limit 1) as head
+    ) then
+        due := interval '0';
+        return next;
+        return;
+    end if;
     select least(
         (
             select min(first.run_at)
@@ -1759,16 +2881,28 @@ begin
                 select run_at from scheduled where lane_id = lane.id order by run_at limit 1
             ) as first
         ),
-        (select min(expires_at) from lease)
+        (
+            select min(lease.expires_at)
+            from lease join lane on lane.id = lease.lane_id
+            where not _is_paused(lane.agent, 'operator')
+        ),
+        (
+            select expiry.expires_at
+            from expiry join job on job.id = expiry.job_id
+            where not _is_paused(job.agent, 'operator')
+            order by expiry.expires_at limit 1
+        ),
+        (
+            select min(until) from pause
+            where until > v_now and (p_agents is null or agent = '*' or agent = any (p_agents))
+        )
     ) into v_due;
-    if v_due is null then  -- greatest() would pass over it
-        return null;
-    end if;
-    return greatest(v_due - _now(), interval '0');
+    due := case when v_due is not null then greatest(v_due - v_now, interval '0') end;
+    return next;
 end;
 $$;
 
-comment on function moonmind_queue.next_due(text[], text[], text[]) is 'The sleep of an idle worker.';
+comment on function moonmind_queue.next_due(text[], text[], text[], bigint) is 'The sleep of an idle worker.';
 -- <<<
 -- >>> sql/open_artifact.sql
 -- open_artifact(job, token, name, content_type, size_bytes, sha256) → the artifact's id, or null.
@@ -1823,6 +2957,36 @@ $$;
 
 comment on function moonmind_queue.open_artifact(bigint, bigint, text, text, bigint, text) is 'Begin an artifact of a job that one holds.';
 -- <<<
+-- >>> sql/pause.sql
+-- pause(agent, reason, until) → void; no job of this agent (null: of any) is claimed until resumed, or until then.
+--
+-- Contract
+--   * Jobs that are running go on. Lost leases and expired jobs stay as they are meanwhile.
+--   * Again: the new reason and end replace the old.
+-- Locks     its row in pause.
+-- Errors    22023 until not in the future, reason above 64 KiB.
+create or replace function moonmind_queue.pause(
+    p_agent  text        default null,
+    p_reason text        default null,
+    p_until  timestamptz default null
+)
+returns void
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+begin
+    if p_until <= _now() then
+        raise exception 'a pause until % would be over already', p_until
+            using errcode = 'invalid_parameter_value';
+    end if;
+    perform _check_text('reason', p_reason);
+    perform _pause(coalesce(p_agent, '*'), 'operator', coalesce(p_reason, ''), p_until, session_user);
+end;
+$$;
+
+comment on function moonmind_queue.pause(text, text, timestamptz) is 'Let no more jobs of an agent be claimed.';
+-- <<<
 -- >>> sql/prune.sql
 -- prune(older_than, limit) → how many jobs were deleted, with their history and artifacts.
 --
@@ -1868,6 +3032,9 @@ begin
         delete from artifact where job_id = any (v_ids);
         delete from event where job_id = any (v_ids);
         delete from dependency where job_id = any (v_ids);
+        delete from expiry
+        using job
+        where job.id = any (v_ids) and expiry.expires_at = job.expires_at and expiry.job_id = job.id;
         delete from job where id = any (v_ids);
         v_total := v_total + cardinality(v_ids);
     end loop;
@@ -1926,62 +3093,133 @@ $$;
 comment on function moonmind_queue.put_artifact(bigint, bigint, text, bytea, text, text) is 'Store bytes as an artifact of a job that one holds.';
 -- <<<
 -- >>> sql/reclaim.sql
--- reclaim(limit) → the jobs whose leases had run out, and their new state.
+-- reclaim(limit) → the jobs taken back or cancelled, and their new state.
 --
 -- Contract
---   * Queued again with a rest, dead_letter when attempts are used up, or cancelled if asked for.
+--   * A lease that has run out: queued again with a rest, dead_letter when attempts are used up,
+--     or cancelled if asked for. An attempt that took longer than its timeout ends the same way,
+--     also while its worker still renews.
 --   * The first lost lease of a job rests 1 s, for its worker died and not the job; each further
---     one rests like a failure, so a job that kills its workers cannot run them down.
---   * Anybody may call it at any time; workers do on a timer.
--- Locks     the jobs in id order and their leases, skip locked.
--- Notifies  moonmind_queue
--- Events    expired, then dead_lettered or cancelled where it applies.
+--     one, and one that timed out, rests like a failure.
+--   * Jobs whose expires_at has come are cancelled.
+--   * Nothing of an agent that an operator paused is touched.
+--   * Anybody may call it at any time; workers do when something is due.
+-- Locks     the jobs in id order, their leases and dependents, skip locked.
+-- Notifies  moonmind_queue; moonmind_queue_control with the worker's name.
+-- Events    expired or timed_out, then dead_lettered or cancelled where it applies.
+-- Errors    22023 a limit below 1.
 create or replace function moonmind_queue.reclaim(p_limit integer default 100)
 returns table (job_id bigint, state text)
 language plpgsql
 security definer
 set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
     v_now  constant timestamptz := _now();
     v_lost record;
 begin
+    if coalesce(p_limit, 0) < 1 then
+        raise exception 'reclaim needs a limit of at least 1, not %', p_limit
+            using errcode = 'invalid_parameter_value';
+    end if;
     for v_lost in
-        select job.id, job.kind, job.attempt, job.max_attempts, lease.worker, lease.token,
-               lease.expires_at, lease.cancel_requested_at, lease.cancel_reason
+        select job.id
         from lease
         join job on job.id = lease.job_id
-        where lease.expires_at <= v_now
+        where lease.expires_at <= v_now and not _is_paused(job.agent, 'operator')
         order by lease.job_id
         limit p_limit
         for update of job, lease skip locked
     loop
-        job_id := v_lost.id;
-        perform _log(v_lost.id, 'expired', format('the lease of %s ran out', v_lost.worker), 'warn', v_lost.worker,
-                     jsonb_build_object('attempt', v_lost.attempt, 'expired_at', v_lost.expires_at));
-        if v_lost.cancel_requested_at is not null then
-            state := _end(v_lost.id, 'cancelled', v_lost.cancel_reason, 'cancelled', 'warn');
-        elsif v_lost.attempt >= v_lost.max_attempts then
-            state := _end(v_lost.id, 'dead_letter',
-                          format('the lease of %s ran out in the last of %s attempts', v_lost.worker, v_lost.max_attempts),
-                          'dead_lettered', 'error', p_data => jsonb_build_object('attempts', v_lost.attempt));
-        else
-            update job set error = format('the lease of %s ran out', v_lost.worker) where id = v_lost.id;
-            state := _queue(v_lost.id, v_now + case
-                when _lost_leases(v_lost.id) <= 1 then interval '1 s'
-                else _backoff(v_lost.kind, v_lost.attempt)
-            end);
+        state := _take_back(v_lost.id);
+        if state is not null then
+            job_id := v_lost.id;
+            return next;
         end if;
-        return next;
     end loop;
+    return query select * from _expire_due(p_limit);
 end;
 $$;
 
 comment on function moonmind_queue.reclaim(integer) is 'Take jobs back whose lease ran out.';
 -- <<<
+-- >>> sql/redrive.sql
+-- redrive(states, agent, kind, since, until, error, pace, limit) → the jobs that run again, lowest id first.
+--
+-- Contract
+--   * retry() for every job in one of these states that ended at or after since and before until
+--     (null: at any time), whose agent and kind are these (null: all), and whose error holds the
+--     given text.
+--   * Paced: the first runs now, each further one pace later, so that what failed together does
+--     not come back together.
+--   * At most limit a call. Jobs that another session has locked are passed over; call again
+--     until it returns none.
+-- Locks     the jobs in id order, skip locked, and their dependents.
+-- Notifies  moonmind_queue
+-- Events    retried; waiting for dependents that were queued.
+-- Errors    22023 states that are not final, a negative pace, a limit below 1.
+create or replace function moonmind_queue.redrive(
+    p_states text[]      default '{dead_letter,failed}',
+    p_agent  text        default null,
+    p_kind   text        default null,
+    p_since  timestamptz default null,
+    p_until  timestamptz default null,
+    p_error  text        default null,
+    p_pace   interval    default interval '0',
+    p_limit  integer     default 1000
+)
+returns setof bigint
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_now   constant timestamptz := _now();
+    v_job   job;
+    v_count integer := 0;
+begin
+    if p_states is null or not p_states <@ '{succeeded,failed,dead_letter,cancelled}' then
+        raise exception 'redrive needs states that are final, not %', p_states
+            using errcode = 'invalid_parameter_value';
+    end if;
+    if coalesce(p_pace, '-1 s') not between interval '0' and interval '1 day' or coalesce(p_limit, 0) < 1 then
+        raise exception 'redrive needs a pace between 0 and a day and a limit of at least 1, not % and %', p_pace, p_limit
+            using errcode = 'invalid_parameter_value';
+    end if;
+    for v_job in
+        select *
+        from job
+        where state = any (p_states)
+          and (p_agent is null or agent = p_agent)
+          and (p_kind is null or kind = p_kind)
+          and (p_since is null or finished_at >= p_since)
+          and (p_until is null or finished_at < p_until)
+          and (p_error is null or strpos(error, p_error) > 0)
+        order by id
+        limit p_limit
+        for update skip locked
+    loop
+        -- Holding one job's dependents we must not wait for those of a lower one.
+        continue when not _lock_jobs(array(select job_id from dependency where needs_job_id = v_job.id), false);
+        perform _retry(v_job, v_now + p_pace * v_count);
+        v_count := v_count + 1;
+        return next v_job.id;
+    end loop;
+end;
+$$;
+
+comment on function moonmind_queue.redrive(text[], text, text, timestamptz, timestamptz, text, interval, integer)
+is 'Let all matching jobs that ended run again, paced.';
+-- <<<
 -- >>> sql/register_worker.sql
--- register_worker(worker, agents, kinds, capabilities, slots, host, pid, version) → the id of this process start.
+-- register_worker(worker, agents, kinds, capabilities, slots, host, pid, version, versions) → the id of this process start.
+--
+-- Errors    22023 a worker without a usable name; MQ004 a name that the login's policy does not list.
 create or replace function moonmind_queue.register_worker(
     p_worker       text,
     p_agents       text[],
@@ -1990,20 +3228,29 @@ create or replace function moonmind_queue.register_worker(
     p_slots        integer,
     p_host         text,
     p_pid          integer,
-    p_version      text
+    p_version      text,
+    p_versions     jsonb default '{}'
 )
 returns bigint
-language sql
+language plpgsql
 security definer
 set search_path = moonmind_queue, pg_temp
 as $$
-    insert into worker (worker, agents, kinds, capabilities, slots, host, pid, version, started_at, seen_at)
-    select p_worker, p_agents, p_kinds, _capabilities(p_capabilities), p_slots, p_host, p_pid, p_version, now, now
+declare
+    v_id bigint;
+begin
+    perform _check_worker(p_worker);
+    insert into worker (worker, agents, kinds, capabilities, slots, host, pid, version, versions, role, started_at, seen_at)
+    select p_worker, p_agents, p_kinds, _capabilities(p_capabilities), p_slots, p_host, p_pid, p_version,
+           coalesce(p_versions, '{}'), session_user, now, now
     from _now() as now
-    returning id;
+    returning id into v_id;
+    return v_id;
+end;
 $$;
 
-comment on function moonmind_queue.register_worker(text, text[], text[], text[], integer, text, integer, text) is 'Record the start of a worker process.';
+comment on function moonmind_queue.register_worker(text, text[], text[], text[], integer, text, integer, text, jsonb)
+is 'Record the start of a worker process.';
 -- <<<
 -- >>> sql/release.sql
 -- release(job, token, reason) → void; the holder hands the job back unharmed.
@@ -2011,10 +3258,10 @@ comment on function moonmind_queue.register_worker(text, text[], text[], text[],
 -- Contract
 --   * Queued again at its old place; the attempt does not count.
 --   * A cancel request that came first wins: cancelled.
--- Locks     the job, its lease.
+-- Locks     the job, its lease; dependents of a job that is cancelled, in id order.
 -- Notifies  moonmind_queue
 -- Events    released, or cancelled.
--- Errors    MQ001, MQ002
+-- Errors    MQ001, MQ002, MQ004; 22023 reason above 64 KiB.
 create or replace function moonmind_queue.release(p_job_id bigint, p_token bigint, p_reason text default null)
 returns void
 language plpgsql
@@ -2025,6 +3272,7 @@ declare
     v_lease  constant lease := _lock_lease(p_job_id, p_token);
     v_run_at timestamptz;
 begin
+    perform _check_text('reason', p_reason);
     if v_lease.cancel_requested_at is not null then
         perform _end(p_job_id, 'cancelled', v_lease.cancel_reason, 'cancelled', 'warn', v_lease.worker);
         return;
@@ -2042,11 +3290,12 @@ comment on function moonmind_queue.release(bigint, bigint, text) is 'Hand a leas
 --
 -- Contract
 --   * jobs[i] is held with tokens[i]. A row that is missing is a lease that is lost.
---   * cancel_requested says that the holder should stop.
+--   * cancel_requested says that the holder should stop; lasts, how long the lease holds from now:
+--     as asked for, or what the job's timeout leaves.
 -- Locks     the leases, in job order; never a job, so a renewal waits for nobody's work.
--- Errors    22023 a lease not between 0 and a day, or lists of different length.
+-- Errors    22023 a lease not between 0 and a day, or lists of different length; MQ004.
 create or replace function moonmind_queue.renew(p_job_ids bigint[], p_tokens bigint[], p_lease interval)
-returns table (job_id bigint, token bigint, expires_at timestamptz, cancel_requested boolean)
+returns table (job_id bigint, token bigint, expires_at timestamptz, cancel_requested boolean, lasts interval)
 language plpgsql
 security definer
 set search_path = moonmind_queue, pg_temp
@@ -2057,13 +3306,14 @@ set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
-    v_until constant timestamptz := _now() + p_lease;
+    v_now constant timestamptz := _now();
 begin
-    perform _check_lease('a worker', p_lease);
+    perform _check_lease(p_lease);
     if cardinality(p_job_ids) is distinct from cardinality(p_tokens) then
         raise exception 'renew needs a token for every job, not % for %', cardinality(p_tokens), cardinality(p_job_ids)
             using errcode = 'invalid_parameter_value';
     end if;
+    perform _check_policy(p_job_ids);
     return query
     with held as materialized (
         select given.job_id
@@ -2076,24 +3326,102 @@ begin
     ),
     renewed as (
         update lease
-        set expires_at = v_until
+        set expires_at = least(v_now + p_lease, lease.deadline_at)
         where lease.job_id = any (array(select held.job_id from held))
         returning lease.job_id, lease.token, lease.expires_at, lease.cancel_requested_at
     )
-    select job_id, token, expires_at, cancel_requested_at is not null from renewed order by job_id;
+    select job_id, token, expires_at, cancel_requested_at is not null, expires_at - v_now from renewed order by job_id;
 end;
 $$;
 
 comment on function moonmind_queue.renew(bigint[], bigint[], interval) is 'Extend all leases of a worker in one call.';
 -- <<<
+-- >>> sql/repair.sql
+-- repair() → the jobs whose rows contradicted each other, and how; they are consistent now.
+--
+-- Contract
+--   * The queue's own functions keep every rule in one transaction, so this finds nothing unless
+--     somebody wrote the tables by hand. What it found is in the view queue_fault before.
+--   * A job that should be claimable or waiting is put back; unmet counts are counted anew from
+--     the edges; a lease without a leased job goes, a leased job without a lease is queued.
+-- Locks     the jobs at fault, in id order.
+-- Notifies  moonmind_queue
+-- Events    repaired
+create or replace function moonmind_queue.repair()
+returns table (job_id bigint, fault text)
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_job job;
+begin
+    for v_job in
+        select * from job where id = any (array(select queue_fault.job_id from queue_fault)) order by id for update
+    loop
+        select v_job.id, string_agg(queue_fault.fault, '; ' order by queue_fault.fault)
+        into job_id, fault
+        from queue_fault
+        where queue_fault.job_id = v_job.id;
+        continue when fault is null;  -- somebody else was quicker
+        delete from ready where ready.job_id = v_job.id;
+        delete from scheduled where scheduled.job_id = v_job.id;
+        if v_job.state in ('waiting', 'queued')
+            or v_job.state in ('claimed', 'running') and not exists (select from lease where lease.job_id = v_job.id)
+        then
+            perform _log(v_job.id, 'repaired', fault, 'warn');
+            perform _queue(v_job.id, v_job.run_at);
+        elsif v_job.state not in ('claimed', 'running') then
+            delete from lease where lease.job_id = v_job.id;
+            perform _log(v_job.id, 'repaired', fault, 'warn');
+        end if;
+        return next;
+    end loop;
+    delete from ready where not exists (select from job where id = ready.job_id);
+    delete from scheduled where not exists (select from job where id = scheduled.job_id);
+    delete from lease where not exists (select from job where id = lease.job_id);
+end;
+$$;
+
+comment on function moonmind_queue.repair() is 'Make rows agree again that somebody wrote by hand.';
+-- <<<
+-- >>> sql/resume.sql
+-- resume(agent) → whether anything was paused; ends the pauses and cooldowns of this agent, or the one of all (null).
+--
+-- Locks     the rows in pause.
+-- Notifies  moonmind_queue, of the agents that are free now.
+create or replace function moonmind_queue.resume(p_agent text default null)
+returns boolean
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_any boolean;
+begin
+    with ended as (
+        delete from pause where agent = coalesce(p_agent, '*') returning until
+    )
+    select bool_or(until is null or until > _now()) into v_any from ended;
+    perform _ring(case
+        when p_agent is null then array(select distinct agent from lane)
+        else array[p_agent]
+    end);
+    return coalesce(v_any, false);
+end;
+$$;
+
+comment on function moonmind_queue.resume(text) is 'Let jobs of an agent be claimed again.';
+-- <<<
 -- >>> sql/retry.sql
 -- retry(job) → the job's state now.
 --
 -- Contract
---   * A final or blocked job runs again, its attempts counted anew; dependents of a succeeded one
---     that have not started wait for it again.
+--   * A final or blocked job runs again, its attempts counted anew; dependents that counted its
+--     end as met and have not started wait for it again.
 --   * A queued job that rests or is scheduled runs now, its attempts kept.
--- Locks     the job; its row in scheduled; dependents of a succeeded job in id order.
+-- Locks     the job; its row in scheduled; its dependents in id order.
 -- Notifies  moonmind_queue
 -- Events    retried; waiting for dependents that were queued.
 -- Errors    MQ002; MQ003 when the job is leased or waits for others.
@@ -2116,14 +3444,11 @@ begin
             return v_job.state;
         when v_job.state = 'queued' then
             perform _withdraw(v_job);
+            perform _log(p_job_id, 'retried', format('was %s', v_job.state));
+            return _queue(p_job_id, v_now);
         else
-            if v_job.state = 'succeeded' then
-                perform _hold_dependents(p_job_id);
-            end if;
-            update job set attempt = 0, result = null where id = p_job_id;
+            return _retry(v_job, v_now);
     end case;
-    perform _log(p_job_id, 'retried', format('was %s', v_job.state));
-    return _queue(p_job_id, v_now);
 end;
 $$;
 
@@ -2133,16 +3458,175 @@ comment on function moonmind_queue.retry(bigint) is 'Let a final or blocked job 
 -- see_worker(id, stopped) → void; the process is alive, or says that it ends.
 create or replace function moonmind_queue.see_worker(p_id bigint, p_stopped boolean default false)
 returns void
-language sql
+language plpgsql
 security definer
 set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
+begin
     update worker
     set seen_at = _now(), stopped_at = case when p_stopped then _now() end
     where id = p_id;
+    if p_stopped then
+        perform doze(p_id, false);
+    end if;
+end;
 $$;
 
 comment on function moonmind_queue.see_worker(bigint, boolean) is 'Record that a worker process is alive, or that it ends.';
+-- <<<
+-- >>> sql/set_backoff.sql
+-- set_backoff(kind, base, cap, jitter) → void; how long failed jobs of this kind rest.
+--
+-- Contract
+--   * base * 2^(attempt-1), at most cap, spread by the share jitter. A null base takes the row of
+--     the kind away; that of * can only be changed.
+-- Errors    22023 no kind, base not above 0, cap below base or above a year, jitter not a share.
+create or replace function moonmind_queue.set_backoff(
+    p_kind   text,
+    p_base   interval,
+    p_cap    interval         default interval '600 s',
+    p_jitter double precision default 0.25
+)
+returns void
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+begin
+    if coalesce(p_kind, '') = '' or length(p_kind) > 200 or p_base is null and p_kind = '*'
+        or p_base is not null and not coalesce(
+            p_base > interval '0' and p_cap >= p_base and p_cap <= interval '1 year' and p_jitter >= 0 and p_jitter < 1,
+            false
+        )
+    then
+        raise exception 'a back-off needs a kind, 0 < base <= cap <= 1 year and 0 <= jitter < 1, not %, %, % and %',
+            left(p_kind, 200), p_base, p_cap, p_jitter
+            using errcode = 'invalid_parameter_value';
+    end if;
+    if p_base is null then
+        delete from backoff where kind = p_kind;
+    else
+        insert into backoff (kind, base, cap, jitter)
+        values (p_kind, p_base, p_cap, p_jitter)
+        on conflict (kind) do update set base = excluded.base, cap = excluded.cap, jitter = excluded.jitter;
+    end if;
+end;
+$$;
+
+comment on function moonmind_queue.set_backoff(text, interval, interval, double precision) is 'Say how long failed jobs of a kind rest.';
+-- <<<
+-- >>> sql/set_limit.sql
+-- set_limit(scope, name, max_running) → void; how many jobs of an agent, kind or concurrency_key may be leased at once.
+--
+-- Contract
+--   * The name * serves each name of the scope without a row of its own. Null takes the limit away.
+--   * Jobs that are leased go on, also above a limit that was lowered.
+-- Notifies  moonmind_queue, for there may be room now.
+-- Errors    22023 unknown scope, no name, a negative limit.
+create or replace function moonmind_queue.set_limit(p_scope text, p_name text, p_max_running integer)
+returns void
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+begin
+    if coalesce(p_scope, '') not in ('agent', 'kind', 'concurrency_key') or coalesce(p_name, '') = ''
+        or length(p_name) > 500 or p_max_running < 0
+    then
+        raise exception 'a limit needs a scope of agent, kind or concurrency_key, a name and a number of at least 0, not %, % and %',
+            p_scope, left(p_name, 500), p_max_running
+            using errcode = 'invalid_parameter_value';
+    end if;
+    if p_max_running is null then
+        perform _make_room();
+        delete from run_limit where scope = p_scope and name = p_name;
+    else
+        insert into run_limit (scope, name, max_running)
+        values (p_scope, p_name, p_max_running)
+        on conflict (scope, name) do update set max_running = excluded.max_running;
+        perform _make_room();
+    end if;
+end;
+$$;
+
+comment on function moonmind_queue.set_limit(text, text, integer) is 'Limit how many jobs run at once.';
+-- <<<
+-- >>> sql/set_policy.sql
+-- set_policy(role, agents, kinds, repositories, capabilities, workers) → void; what a worker that logs in as this role may do.
+--
+-- Contract
+--   * A null list admits all. Enforced in claim and in every call of a lease holder, from now on.
+--   * Repositories are kept as host/path in lower case; owner/repo is one of github.com, and
+--     owner/* or host/owner/* admits all below.
+-- Errors    22023 no such role, or a list with a null.
+create or replace function moonmind_queue.set_policy(
+    p_role         text,
+    p_agents       text[] default null,
+    p_kinds        text[] default null,
+    p_repositories text[] default null,
+    p_capabilities text[] default null,
+    p_workers      text[] default null
+)
+returns void
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+begin
+    if not exists (select from pg_roles where rolname = p_role) then
+        raise exception 'there is no role %', p_role using errcode = 'invalid_parameter_value';
+    end if;
+    if array_position(p_agents || p_kinds || p_repositories || p_capabilities || p_workers, null) is not null then
+        raise exception 'the policy of % has a list with a null in it', p_role using errcode = 'invalid_parameter_value';
+    end if;
+    insert into policy (role, agents, kinds, repositories, capabilities, workers)
+    values (
+        p_role, p_agents, p_kinds,
+        (select array_agg(_repository(jsonb_build_object('repository', name))) from unnest(p_repositories) as name),
+        case when p_capabilities is not null then _capabilities(p_capabilities) end, p_workers
+    )
+    on conflict (role) do update
+    set agents = excluded.agents, kinds = excluded.kinds, repositories = excluded.repositories,
+        capabilities = excluded.capabilities, workers = excluded.workers;
+end;
+$$;
+
+comment on function moonmind_queue.set_policy(text, text[], text[], text[], text[], text[]) is 'Bind a worker''s login role to a policy.';
+-- <<<
+-- >>> sql/set_timeout.sql
+-- set_timeout(kind, timeout) → void; how long an attempt at a job of this kind may take that does not say so itself.
+--
+-- Contract
+--   * Kind * serves every kind without a row; it can be changed, not taken away (null).
+--   * Counts for attempts claimed from now on.
+-- Errors    22023 no kind, not between 0 and a year, null for *.
+create or replace function moonmind_queue.set_timeout(p_kind text, p_timeout interval)
+returns void
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+begin
+    if coalesce(p_kind, '') = '' or length(p_kind) > 200 or p_timeout is null and p_kind = '*'
+        or p_timeout <= interval '0' or p_timeout > interval '1 year'
+    then
+        raise exception 'a timeout needs a kind and must be longer than 0 and at most a year, not % and %',
+            left(p_kind, 200), p_timeout
+            using errcode = 'invalid_parameter_value';
+    end if;
+    if p_timeout is null then
+        delete from run_timeout where kind = p_kind;
+    else
+        insert into run_timeout (kind, timeout)
+        values (p_kind, p_timeout)
+        on conflict (kind) do update set timeout = excluded.timeout;
+    end if;
+end;
+$$;
+
+comment on function moonmind_queue.set_timeout(text, interval) is 'Say how long attempts at a kind of job may take.';
 -- <<<
 -- >>> sql/start.sql
 -- start(job, token) → void; the holder begins to run the job.
@@ -2151,7 +3635,7 @@ comment on function moonmind_queue.see_worker(bigint, boolean) is 'Record that a
 --   * claimed becomes running; on a job that is running already nothing happens.
 -- Locks     the job, its lease.
 -- Events    started
--- Errors    MQ001, MQ002
+-- Errors    MQ001, MQ002, MQ004
 create or replace function moonmind_queue.start(p_job_id bigint, p_token bigint)
 returns void
 language plpgsql
@@ -2180,7 +3664,7 @@ comment on function moonmind_queue.start(bigint, bigint) is 'Say that a claimed 
 --   * Refused while the worker that holds the job is alive, unless forced: the token then keeps
 --     the late worker out. The job is queued at once, or cancelled if asked for. The attempt
 --     counts; was it the last one, then unlocking grants one more.
--- Locks     the job, its lease.
+-- Locks     the job, its lease; dependents of a job that is cancelled, in id order.
 -- Notifies  moonmind_queue; moonmind_queue_control with the worker's name.
 -- Events    unlocked, then cancelled where it applies.
 -- Errors    MQ002; MQ003 when the job is not leased or its worker is alive.
@@ -2231,7 +3715,9 @@ select job.id, job.key, job.name, job.agent, job.kind, job.state::text as state,
        array(
            select needs_job_id from moonmind_queue.dependency
            where dependency.job_id = job.id order by needs_job_id
-       ) as after
+       ) as after,
+       job.timeout, job.expires_at, job.on_dependency_failure, nullif(lane.concurrency_key, '') as concurrency_key,
+       nullif(lane.repository, '') as repository, lease.deadline_at
 from moonmind_queue.job
 left join moonmind_queue.lane on lane.id = job.lane_id
 left join moonmind_queue.lease on lease.job_id = job.id;
@@ -2270,7 +3756,7 @@ select id, worker,
        end as status,
        host, pid, version, agents, kinds, capabilities, slots,
        (select count(*) from moonmind_queue.lease where lease.worker = worker.worker) as leases,
-       started_at, seen_at, stopped_at
+       started_at, seen_at, stopped_at, versions, role::text as role
 from moonmind_queue.worker;
 
 comment on view moonmind_queue.worker_overview is 'Every start of a worker process: live, stale (unseen for two minutes) or stopped.';
@@ -2292,7 +3778,9 @@ with recursive step as (
            format('needs job %s, which is %s', needed.id, needed.state) as reason
     from moonmind_queue.job
     join moonmind_queue.dependency on dependency.job_id = job.id
-    join moonmind_queue.job needed on needed.id = dependency.needs_job_id and needed.state <> 'succeeded'
+    join moonmind_queue.job needed
+        on needed.id = dependency.needs_job_id
+        and not moonmind_queue._is_met(needed.state, job.on_dependency_failure)
     where job.state = 'waiting'
     union all
     select * from (  -- one way to each need, not all of them: their number doubles with every step
@@ -2300,8 +3788,11 @@ with recursive step as (
                step.job_id, needed.id, needed.state::text, needed.error, step.depth + 1,
                format('%s: it needs job %s, which is %s', step.reason, needed.id, needed.state)
         from step
-        join moonmind_queue.dependency on dependency.job_id = step.needs_job_id
-        join moonmind_queue.job needed on needed.id = dependency.needs_job_id and needed.state <> 'succeeded'
+        join moonmind_queue.job on job.id = step.needs_job_id
+        join moonmind_queue.dependency on dependency.job_id = job.id
+        join moonmind_queue.job needed
+            on needed.id = dependency.needs_job_id
+            and not moonmind_queue._is_met(needed.state, job.on_dependency_failure)
         where step.state = 'waiting' and step.depth < 20
         order by step.job_id, needed.id, step.needs_job_id
     ) as further
@@ -2324,6 +3815,121 @@ left join last_step on last_step.job_id = job.id
 where job.state in ('waiting', 'blocked');
 
 comment on view moonmind_queue.blocked_job is 'Jobs that wait for others or for a person, with the reason in words.';
+
+create or replace view moonmind_queue.paused_agent as
+select agent, cause, reason, until, paused_at, paused_by
+from moonmind_queue.pause
+where until is null or until > moonmind_queue._now();
+
+comment on view moonmind_queue.paused_agent
+is 'Agents (*: all) whose jobs are not claimed now: by an operator, or because an account is used up (cooldown).';
+
+create or replace view moonmind_queue.limit_overview as
+with held as (
+    select lane.agent, lane.kind, lane.concurrency_key
+    from moonmind_queue.lease
+    join moonmind_queue.lane on lane.id = lease.lane_id
+)
+select scope, name, max_running,
+       case
+           when name = '*' then null
+           when scope = 'agent' then (select count(*) from held where held.agent = name)
+           when scope = 'kind' then (select count(*) from held where held.kind = name)
+           else (select count(*) from held where held.concurrency_key = name)
+       end as running
+from moonmind_queue.run_limit;
+
+comment on view moonmind_queue.limit_overview
+is 'How many jobs may be leased at once, and how many are; * serves every name without a limit of its own.';
+
+-- By lane, not by job: a million queued jobs have few lanes.
+create or replace view moonmind_queue.unserved_lane as
+with alive as (
+    select worker_overview.*, policy
+    from moonmind_queue.worker_overview
+    left join moonmind_queue.policy on policy.role = worker_overview.role
+    where status = 'live'
+),
+fit as (
+    select lane.id,
+           bool_or(coalesce(lane.agent = any (alive.agents), true)) as agent,
+           bool_or(coalesce(lane.agent = any (alive.agents), true) and lane.kind = any (alive.kinds)) as kind,
+           bool_or(coalesce(lane.agent = any (alive.agents), true) and lane.kind = any (alive.kinds)
+                   and lane.capabilities <@ alive.capabilities) as capabilities,
+           bool_or(coalesce(lane.agent = any (alive.agents), true) and lane.kind = any (alive.kinds)
+                   and lane.capabilities <@ alive.capabilities
+                   and ((alive.policy).role is null or moonmind_queue._permits(alive.policy, lane))) as policy
+    from moonmind_queue.lane
+    left join alive on true
+    group by lane.id
+)
+select lane.agent, lane.kind, lane.capabilities, nullif(lane.repository, '') as repository,
+       waiting.jobs, waiting.oldest_job_id,
+       case
+           when not fit.agent then format('no live worker serves agent %s', lane.agent)
+           when not fit.kind then format('no live worker of agent %s runs kind %s', lane.agent, lane.kind)
+           when not fit.capabilities
+               then format('no live worker offers all of %s', array_to_string(lane.capabilities, ', '))
+           else format('no policy of a live worker admits it')
+       end as reason
+from moonmind_queue.lane
+join fit on fit.id = lane.id and not coalesce(fit.policy, false)
+cross join lateral (
+    select count(*) as jobs, min(job_id) as oldest_job_id from moonmind_queue.ready where ready.lane_id = lane.id
+) as waiting
+where waiting.jobs > 0;
+
+comment on view moonmind_queue.unserved_lane is 'Jobs that are due and that no live worker can run, by what they ask for, with the reason.';
+
+-- Read by people and by repair(); empty unless somebody wrote the tables by hand.
+create or replace view moonmind_queue.queue_fault as
+with place as (
+    select lane_id, rank, job_id, null::timestamptz as run_at from moonmind_queue.ready
+    union all
+    select lane_id, rank, job_id, run_at from moonmind_queue.scheduled
+),
+unmet as (
+    select dependency.job_id, count(*) as number
+    from moonmind_queue.dependency
+    join moonmind_queue.job on job.id = dependency.job_id
+    left join moonmind_queue.job as needed on needed.id = dependency.needs_job_id
+    where not moonmind_queue._is_met(needed.state, job.on_dependency_failure)
+    group by dependency.job_id
+)
+select job.id as job_id, format('unmet is %s, its edges say %s', job.unmet, coalesce(unmet.number, 0)) as fault
+from moonmind_queue.job
+left join unmet on unmet.job_id = job.id
+where job.state in ('waiting', 'queued') and job.unmet <> coalesce(unmet.number, 0)
+union all
+select job.id, format('it is queued and has %s places among the claimable', count(place.job_id))
+from moonmind_queue.job
+left join place on place.job_id = job.id
+where job.state = 'queued'
+group by job.id
+having count(place.job_id) <> 1
+union all
+select place.job_id, case
+    when job.id is null then 'a place among the claimable has no job'
+    when job.state <> 'queued' then format('it is %s and has a place among the claimable', job.state)
+    else 'its place among the claimable is not the right one'
+end
+from place
+left join moonmind_queue.job on job.id = place.job_id
+where (job.lane_id, job.rank, job.state::text) is distinct from (place.lane_id, place.rank, 'queued')
+   or place.run_at is not null and place.run_at <> job.run_at
+union all
+select coalesce(job.id, lease.job_id), case
+    when job.id is null then 'a lease has no job'
+    when lease.job_id is null then format('it is %s without a lease', job.state)
+    when job.state not in ('claimed', 'running') then format('it is %s and has a lease', job.state)
+    else format('it is in attempt %s and its lease in attempt %s', job.attempt, lease.attempt)
+end
+from (select * from moonmind_queue.job where state in ('claimed', 'running')) as leased
+full join moonmind_queue.lease on lease.job_id = leased.id
+left join moonmind_queue.job on job.id = coalesce(leased.id, lease.job_id)
+where leased.id is null or lease.job_id is null or lease.attempt <> job.attempt or lease.lane_id <> job.lane_id;
+
+comment on view moonmind_queue.queue_fault is 'Rows that contradict each other; always empty unless tables were written by hand. repair() mends them.';
 -- <<<
 -- >>> sql/grants.sql
 -- Who may do what. The roles own nothing and write no table: they call functions, which run with
@@ -2352,18 +3958,20 @@ revoke all on all functions in schema moonmind_queue from public;
 
 grant usage on schema moonmind_queue to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 
--- Views call the clock with the rights of whoever reads them.
-grant execute on function moonmind_queue._now()
+-- Views call these with the rights of whoever reads them.
+grant execute on function moonmind_queue._now(), moonmind_queue._is_met(text, text),
+    moonmind_queue._permits(moonmind_queue.policy, moonmind_queue.lane)
 to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 
 grant select on
     moonmind_queue.job_overview, moonmind_queue.job_history, moonmind_queue.job_artifact,
     moonmind_queue.artifact_content, moonmind_queue.worker_overview, moonmind_queue.queue_status,
-    moonmind_queue.blocked_job
+    moonmind_queue.blocked_job, moonmind_queue.paused_agent, moonmind_queue.limit_overview,
+    moonmind_queue.unserved_lane, moonmind_queue.queue_fault
 to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 
 grant execute on function
-    moonmind_queue.enqueue(text, jsonb, text, text, text, integer, timestamptz, bigint[], integer, text[]),
+    moonmind_queue.enqueue(text, jsonb, text, text, text, integer, timestamptz, bigint[], integer, text[], interval, timestamptz, text, text),
     moonmind_queue.enqueue_many(jsonb)
 to moonmind_producer, moonmind_operator;
 
@@ -2379,8 +3987,10 @@ grant execute on function
     moonmind_queue.put_artifact(bigint, bigint, text, bytea, text, text),
     moonmind_queue.open_artifact(bigint, bigint, text, text, bigint, text),
     moonmind_queue.append_artifact(bigint, bigint, bytea),
-    moonmind_queue.next_due(text[], text[], text[]),
-    moonmind_queue.register_worker(text, text[], text[], text[], integer, text, integer, text),
+    moonmind_queue.cool_down(bigint, bigint, interval, text),
+    moonmind_queue.next_due(text[], text[], text[], bigint),
+    moonmind_queue.doze(bigint, boolean),
+    moonmind_queue.register_worker(text, text[], text[], text[], integer, text, integer, text, jsonb),
     moonmind_queue.see_worker(bigint, boolean)
 to moonmind_worker;
 
@@ -2389,7 +3999,16 @@ grant execute on function moonmind_queue.reclaim(integer) to moonmind_worker, mo
 grant execute on function
     moonmind_queue.cancel(bigint, text),
     moonmind_queue.retry(bigint),
+    moonmind_queue.redrive(text[], text, text, timestamptz, timestamptz, text, interval, integer),
     moonmind_queue.unlock(bigint, boolean),
+    moonmind_queue.pause(text, text, timestamptz),
+    moonmind_queue.resume(text),
+    moonmind_queue.set_limit(text, text, integer),
+    moonmind_queue.set_timeout(text, interval),
+    moonmind_queue.set_backoff(text, interval, interval, double precision),
+    moonmind_queue.set_policy(text, text[], text[], text[], text[], text[]),
+    moonmind_queue.drop_policy(text),
+    moonmind_queue.repair(),
     moonmind_queue.prune(interval, integer)
 to moonmind_operator;
 -- <<<

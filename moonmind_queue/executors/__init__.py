@@ -9,6 +9,7 @@ made by hand. It returns the result, a JSON object, or raises:
 :class:`Retry`        try again later, with back-off or ``after`` a given time
 :class:`Block`        park the job until a person acts
 :class:`Fail`         no retry can mend this
+:class:`CoolDown`     the account is used up: hand the job back, its agent rests a while
 :class:`Stopped`      ``context.stop`` was set and the work has ended; nothing to report
 anything else         as :class:`Retry`
 ====================  ================================================================
@@ -42,6 +43,13 @@ class Context(Protocol):
         self, message: str, data: Mapping[str, Any] | None = None, *, level: str = "info"
     ) -> None:
         """Add a ``progress`` event to the job's history; a failure to do so is only logged."""
+
+    def enqueue(self, kind: str, payload: Mapping[str, Any] | None = None, **options: Any) -> None:
+        """Add a job in the transaction in which this one succeeds, and only then.
+
+        ``options`` are those of ``Queue.enqueue_many``; ``after`` may name this job's id and keys
+        of other jobs added here. The worker's role needs the right to enqueue.
+        """
 
     def attach(
         self, name: str, source: Path | bytes, content_type: str = "application/octet-stream"
@@ -92,6 +100,17 @@ class Block(Outcome):
 
 class Fail(Outcome):
     """No retry can mend this."""
+
+
+class CoolDown(Outcome):
+    """The account behind the job's agent is used up: all its workers rest for ``lasting``.
+
+    The job is handed back and the attempt does not count.
+    """
+
+    def __init__(self, reason: str, *, lasting: timedelta) -> None:
+        super().__init__(reason)
+        self.lasting = lasting
 
 
 class Stopped(Outcome):

@@ -9,7 +9,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +141,7 @@ def make_job(payload: dict[str, Any], *, attempt: int = 1) -> ClaimedJob:
         max_attempts=3,
         token=11,
         expires_at=datetime.now(UTC),
+        lasts=timedelta(minutes=2),
     )
 
 

@@ -3,7 +3,7 @@
 import json
 import os
 import resource
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -53,6 +53,7 @@ CodexExec.configure(Settings.load()).run(
     ClaimedJob(
         id=1, kind="codex_exec", agent="codex", name=None, key=None, payload=payload, priority=0,
         attempt=1, max_attempts=1, token=1, expires_at=datetime.now(UTC),
+        lasts=timedelta(minutes=2),
     ),
     context,
 )  # fmt: skip

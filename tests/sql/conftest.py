@@ -50,6 +50,31 @@ def here(session) -> Queue:
 
 
 @pytest.fixture
+def sleeper(session) -> Callable[..., psycopg.Connection]:
+    """A session that listens, as a worker that dozes does: for some agents, or for all."""
+
+    def listen(*agents: str) -> psycopg.Connection:
+        connection = session(autocommit=True)
+        connection.execute("listen moonmind_queue")
+        queue = Queue(connection)
+        queue.doze(
+            queue.register_worker(
+                "sleeper",
+                agents=list(agents) or None,
+                kinds=None,
+                capabilities=[],
+                slots=1,
+                host="h",
+                pid=1,
+                version="1",
+            )
+        )
+        return connection
+
+    return listen
+
+
+@pytest.fixture
 def threads() -> Iterator[ThreadPoolExecutor]:
     """Run calls beside the test."""
     with ThreadPoolExecutor(32) as pool:

@@ -21,6 +21,8 @@ OWN = [
     "dead_lettered",
     "retried",
     "unlocked",
+    "timed_out",
+    "repaired",
     "artifact",
 ]
 

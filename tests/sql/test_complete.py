@@ -25,10 +25,9 @@ BOTH = pytest.mark.parametrize("complete", [one_by_one, in_bulk], ids=lambda way
 
 
 @pytest.fixture
-def heard(session):
+def heard(sleeper):
     """Listen from now on; called, it gives the agents that were notified until then."""
-    connection = session(autocommit=True)
-    connection.execute("listen moonmind_queue")
+    connection = sleeper()
 
     def until_now():
         connection.execute("select pg_notify('moonmind_queue', 'that was all')")
@@ -203,7 +202,7 @@ def test_dependents_are_freed_in_the_same_transaction(here, session, heard, look
     assert look("select state from moonmind_queue.job order by id") == ["succeeded", "queued"]
     assert heard() == ["two"]
     [ready] = [event for event in here.history(child) if event.type == "ready"]
-    assert (ready.message, ready.worker) == ("every dependency has succeeded", None)
+    assert (ready.message, ready.worker) == ("every dependency is met", None)
 
 
 @BOTH

@@ -143,7 +143,7 @@ def test_the_guard_in_the_claim_holds_even_against_a_wrong_count(queue, db):
     child = queue.enqueue("k", after=[need])
     db.execute("update moonmind_queue.job set state = 'queued', unmet = 0 where id = %s", [child])
     db.execute(
-        "insert into moonmind_queue.ready select lane_id, priority, run_at, id"
+        "insert into moonmind_queue.ready select rank, id, lane_id"
         " from moonmind_queue.job where id = %s",
         [child],
     )

@@ -12,10 +12,9 @@ HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
-def heard(session):
+def heard(sleeper):
     """Listen from now on; called, it gives the agents that were notified until then."""
-    connection = session(autocommit=True)
-    connection.execute("listen moonmind_queue")
+    connection = sleeper()
 
     def until_now():
         connection.execute("select pg_notify('moonmind_queue', 'that was all')")

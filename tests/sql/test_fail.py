@@ -81,7 +81,7 @@ def test_a_rest_below_zero_is_refused(queue, held, refused):
 
 def test_a_rest_beyond_the_calendar_is_refused(queue, held, refused):
     """The job stays with its holder."""
-    with refused("23514"):
+    with refused("22023", "a year"):
         queue.fail(held, "no", retry_in=timedelta(days=3_000_000))
 
     queue.complete(held)

@@ -11,8 +11,9 @@ MINUTE = timedelta(minutes=1)
 CROWD = 50_000
 # What a producer would do in a hundred calls, done by the owner of the tables in one.
 FILL = """
-insert into moonmind_queue.lane (agent, kind, capabilities)
-values ('codex', 'k', '{}'), ('claude', 'k', '{}'), ('codex', 'k', '{gpu}'), ('idle', 'k', '{}');
+insert into moonmind_queue.lane (agent, kind, capabilities, repository, concurrency_key)
+values ('codex', 'k', '{}', '', ''), ('claude', 'k', '{}', '', ''),
+       ('codex', 'k', '{gpu}', '', ''), ('idle', 'k', '{}', '', '');
 insert into moonmind_queue.job
     (agent, kind, state, run_at, created_at, updated_at, lane_id, unmet, event_seq, priority,
      finished_at)
@@ -26,11 +27,11 @@ select case when crowd = 'foreign' then 'claude' when idle then 'idle' else 'cod
 from unnest('{finished,waiting,scheduled,foreign,incapable,ready}'::text[]) as crowd,
      generate_series(1, %(crowd)s) as n,
      lateral (select crowd in ('finished', 'waiting', 'scheduled') and n %% 2 = 0) as half (idle);
-insert into moonmind_queue.ready (lane_id, priority, run_at, job_id)
-select lane_id, priority, run_at, id from moonmind_queue.job
+insert into moonmind_queue.ready (lane_id, rank, job_id)
+select lane_id, rank, id from moonmind_queue.job
 where state = 'queued' and run_at <= now();
-insert into moonmind_queue.scheduled (lane_id, priority, run_at, job_id)
-select lane_id, priority, run_at, id from moonmind_queue.job
+insert into moonmind_queue.scheduled (lane_id, run_at, rank, job_id)
+select lane_id, run_at, rank, id from moonmind_queue.job
 where state = 'queued' and run_at > now();
 insert into moonmind_queue.event (job_id, seq, at, type)
 select id, 1, now(), 'created' from moonmind_queue.job;

@@ -82,7 +82,7 @@ def test_in_the_last_attempt_it_is_a_dead_letter(queue, clock, types):
 
     assert taken.state == JobState.DEAD_LETTER
     assert types(queue, job)[-2:] == ["expired", "dead_lettered"]
-    assert queue.get(job).error == "the lease of w ran out in the last of 1 attempts"
+    assert queue.get(job).error == "the lease of w ran out, the last of 1"
     assert queue.get(job).finished_at == clock.now
 
 
@@ -154,13 +154,12 @@ def test_sixteen_reclaimers_take_each_lease_once(here, session, threads, fresh, 
     ).fetchone() == (100,)
 
 
-def test_idle_workers_are_woken(here, session, fresh, clock_of):
+def test_idle_workers_are_woken(here, sleeper, fresh, clock_of):
     """The channel carries the agent: somebody must know when the job's rest ends."""
     here.enqueue("k", agent="claude")
     here.claim("w")
     clock_of(fresh).advance(HOUR)
-    listener = session(autocommit=True)
-    listener.execute("listen moonmind_queue")
+    listener = sleeper()
 
     here.reclaim()
 

@@ -66,12 +66,11 @@ def test_only_the_attempt_that_is_handed_back_is_restored(queue, clock):
     assert queue.get(job).attempt == 1
 
 
-def test_idle_workers_are_woken(here, session):
+def test_idle_workers_are_woken(here, sleeper):
     """The channel carries the agent."""
     here.enqueue("k", agent="claude")
     [held] = here.claim("w")
-    listener = session(autocommit=True)
-    listener.execute("listen moonmind_queue")
+    listener = sleeper()
 
     here.release(held)
 

@@ -145,7 +145,7 @@ def test_a_lease_is_longer_than_nothing_and_at_most_a_day(queue, refused, lease)
 @pytest.mark.parametrize("lease", [MICROSECOND, DAY], ids=str)
 def test_the_limits_themselves_are_allowed(queue, clock, lease):
     """A microsecond and a day."""
-    queue.enqueue("k")
+    queue.enqueue("k", timeout=2 * DAY)
     [job] = queue.claim("w")
 
     [renewal] = queue.renew([job], lease)

@@ -15,6 +15,7 @@ ROLES = ["moonmind_producer", "moonmind_worker", "moonmind_operator", "moonmind_
 VIEWS = {
     "job_overview", "job_history", "job_artifact", "artifact_content",
     "worker_overview", "queue_status", "blocked_job",
+    "paused_agent", "limit_overview", "unserved_lane", "queue_fault",
 }  # fmt: skip
 
 
@@ -214,7 +215,7 @@ def test_every_function_pins_its_path(db):
         " and 'search_path=moonmind_queue, pg_temp' = any (coalesce(proconfig, '{}')) is not true"
     ).fetchall()
 
-    assert loose == []
+    assert loose == [("_is_met",)]  # names nothing, so that the planner can inline it
 
 
 def test_only_what_is_public_runs_with_the_rights_of_its_owner(db):

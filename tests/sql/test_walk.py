@@ -28,35 +28,9 @@ STATES_AFTER = {  # the last event that is the queue's own → the states it can
     "dead_lettered": {"dead_letter"},
 }
 BROKEN = {
-    "a lease exists exactly for claimed and running jobs": """
-        select coalesce(job.id, lease.job_id)
-        from job full join lease on lease.job_id = job.id
-        where job.id is null
-            or (lease.job_id is null) = (job.state in ('claimed', 'running'))""",
-    "the attempt of a lease is that of its job": """
-        select id from job join lease on lease.job_id = job.id
-        where lease.attempt <> job.attempt""",
-    "a queued job is ready or scheduled, once, at its place; no other is": """
-        select coalesce(job.id, place.job_id)
-        from job
-        full join (
-            select lane_id, priority, run_at, job_id from ready
-            union all select lane_id, priority, run_at, job_id from scheduled
-        ) as place on place.job_id = job.id
-        group by coalesce(job.id, place.job_id), job.state, job.lane_id, job.priority, job.run_at
-        having count(place.job_id) <> (job.state = 'queued')::integer
-            or max(place.job_id) is not null and (job.lane_id, job.priority, job.run_at)
-                is distinct from (max(place.lane_id), max(place.priority), max(place.run_at))""",
-    "what is ready is due": "select job_id from ready where run_at > _now()",
-    "unmet counts the needs that have not succeeded": """
-        select job.id
-        from job
-        left join dependency on dependency.job_id = job.id
-        left join job as need on need.id = dependency.needs_job_id
-        where job.state in ('waiting', 'queued')
-        group by job.id
-        having job.unmet <> count(dependency.needs_job_id)
-            filter (where need.state is distinct from 'succeeded')""",
+    "no row contradicts another": "select job_id from queue_fault",
+    "what is ready is due": """
+        select job_id from ready join job on job.id = job_id where run_at > _now()""",
     "events are numbered without gaps up to event_seq": """
         select job.id
         from job left join event on event.job_id = job.id

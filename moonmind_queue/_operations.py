@@ -1,0 +1,139 @@
+"""What operators ask of the database: step into jobs' lives, set the rules of the queue."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from psycopg.rows import tuple_row
+
+from moonmind_queue._calls import Call, rows, value
+from moonmind_queue._values import storable
+from moonmind_queue.model import Fault, JobState
+
+NO_TIME = timedelta(0)
+
+
+def _nothing(_: Any) -> None:
+    return None
+
+
+def _listed(names: Sequence[str] | None) -> list[str] | None:
+    return None if names is None else list(names)
+
+
+def unlock(job_id: int, *, force: bool = False) -> Call[JobState]:
+    """Take a lease away; refused while its worker is alive, unless forced."""
+    return value("unlock", JobState, job_id=job_id, force=force)
+
+
+def redrive(
+    states: Sequence[str] = ("dead_letter", "failed"),
+    *,
+    agent: str | None = None,
+    kind: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    error: str | None = None,
+    pace: timedelta = NO_TIME,
+    limit: int = 1000,
+) -> Call[list[int]]:
+    """Let all jobs run again that ended like this, and return their ids, at most ``limit``.
+
+    ``since`` and ``until`` bound when they ended; ``error`` is a text that their error holds. The
+    first runs now, each further one ``pace`` later.
+    """
+    call = value(
+        "redrive",
+        int,
+        states=list(states),
+        agent=agent,
+        kind=kind,
+        since=since,
+        until=until,
+        error=error,
+        pace=pace,
+        limit=limit,
+    )
+    return Call(
+        source=call.source,
+        statement=call.statement,
+        values=call.values,
+        row=tuple_row,
+        read=lambda found: [row[0] for row in found],
+    )
+
+
+def pause(
+    agent: str | None = None, reason: str | None = None, until: datetime | None = None
+) -> Call[None]:
+    """Let no job of ``agent`` (``None``: of any) be claimed until resumed, or ``until`` then.
+
+    Running jobs go on; lost leases wait too.
+    """
+    return value("pause", _nothing, agent=agent, reason=storable(reason), until=until)
+
+
+def resume(agent: str | None = None) -> Call[bool]:
+    """End the pauses and cooldowns of ``agent``, or the pause of all; returns whether one was."""
+    return value("resume", bool, agent=agent)
+
+
+def set_limit(scope: str, name: str, max_running: int | None) -> Call[None]:
+    """Limit how many jobs of an ``agent``, ``kind`` or ``concurrency_key`` are leased at once.
+
+    Name ``*`` serves each name of the scope without a limit of its own; ``None`` lifts it.
+    """
+    return value("set_limit", _nothing, scope=scope, name=name, max_running=max_running)
+
+
+def set_timeout(kind: str, timeout: timedelta | None) -> Call[None]:
+    """Say how long an attempt at a job of ``kind`` may take that does not say so itself."""
+    return value("set_timeout", _nothing, kind=kind, timeout=timeout)
+
+
+def set_backoff(
+    kind: str,
+    base: timedelta | None,
+    *,
+    cap: timedelta = timedelta(seconds=600),
+    jitter: float = 0.25,
+) -> Call[None]:
+    """Say how long failed jobs of ``kind`` rest: base · 2^(attempt-1), at most cap, ± jitter."""
+    return value("set_backoff", _nothing, kind=kind, base=base, cap=cap, jitter=jitter)
+
+
+def set_policy(
+    role: str,
+    *,
+    agents: Sequence[str] | None = None,
+    kinds: Sequence[str] | None = None,
+    repositories: Sequence[str] | None = None,
+    capabilities: Sequence[str] | None = None,
+    workers: Sequence[str] | None = None,
+) -> Call[None]:
+    """Bind a worker's login role to what it may claim and hold; ``None`` admits all."""
+    return value(
+        "set_policy",
+        _nothing,
+        role=role,
+        agents=_listed(agents),
+        kinds=_listed(kinds),
+        repositories=_listed(repositories),
+        capabilities=_listed(capabilities),
+        workers=_listed(workers),
+    )
+
+
+def drop_policy(role: str) -> Call[bool]:
+    """Take a role's policy away, and return whether it had one."""
+    return value("drop_policy", bool, role=role)
+
+
+def repair() -> Call[list[Fault]]:
+    """Make rows agree again that somebody wrote by hand; returns what was wrong."""
+    return rows(Fault, "repair")
+
+
+def prune(older_than: timedelta, limit: int = 1000) -> Call[int]:
+    """Delete up to ``limit`` final jobs with their history; returns how many."""
+    return value("prune", int, older_than=older_than, limit=limit)

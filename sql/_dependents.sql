@@ -1,0 +1,38 @@
+-- _dependents(ended, failed) → the jobs that change when these end: ended in whatever way, failed without success.
+--
+-- Contract
+--   * Of any job that ends, its direct dependents. Of one that fails, also what the dependents
+--     asked for: who waits and said cancel takes its own dependents along, and so on.
+--   * Whatever their state: one that is just coming back to waiting must be locked to see.
+create or replace function moonmind_queue._dependents(p_ended bigint[], p_failed bigint[] default '{}')
+returns bigint[]
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+begin
+    return array(
+        with recursive doomed as (
+            select unnest(p_failed) as id
+            union
+            select dependency.job_id
+            from doomed
+            join dependency on dependency.needs_job_id = doomed.id
+            join job on job.id = dependency.job_id
+            where job.state = 'waiting' and job.on_dependency_failure = 'cancel'
+        )
+        select dependency.job_id from dependency where needs_job_id = any (p_ended)
+        union
+        select dependency.job_id
+        from doomed
+        join dependency on dependency.needs_job_id = doomed.id
+        join job on job.id = dependency.job_id
+        where job.on_dependency_failure <> 'wait'
+    );
+end;
+$$;
+
+comment on function moonmind_queue._dependents(bigint[], bigint[]) is 'The jobs that the end of others concerns.';

@@ -1,0 +1,40 @@
+-- set_policy(role, agents, kinds, repositories, capabilities, workers) → void; what a worker that logs in as this role may do.
+--
+-- Contract
+--   * A null list admits all. Enforced in claim and in every call of a lease holder, from now on.
+--   * Repositories are kept as host/path in lower case; owner/repo is one of github.com, and
+--     owner/* or host/owner/* admits all below.
+-- Errors    22023 no such role, or a list with a null.
+create or replace function moonmind_queue.set_policy(
+    p_role         text,
+    p_agents       text[] default null,
+    p_kinds        text[] default null,
+    p_repositories text[] default null,
+    p_capabilities text[] default null,
+    p_workers      text[] default null
+)
+returns void
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+begin
+    if not exists (select from pg_roles where rolname = p_role) then
+        raise exception 'there is no role %', p_role using errcode = 'invalid_parameter_value';
+    end if;
+    if array_position(p_agents || p_kinds || p_repositories || p_capabilities || p_workers, null) is not null then
+        raise exception 'the policy of % has a list with a null in it', p_role using errcode = 'invalid_parameter_value';
+    end if;
+    insert into policy (role, agents, kinds, repositories, capabilities, workers)
+    values (
+        p_role, p_agents, p_kinds,
+        (select array_agg(_repository(jsonb_build_object('repository', name))) from unnest(p_repositories) as name),
+        case when p_capabilities is not null then _capabilities(p_capabilities) end, p_workers
+    )
+    on conflict (role) do update
+    set agents = excluded.agents, kinds = excluded.kinds, repositories = excluded.repositories,
+        capabilities = excluded.capabilities, workers = excluded.workers;
+end;
+$$;
+
+comment on function moonmind_queue.set_policy(text, text[], text[], text[], text[], text[]) is 'Bind a worker''s login role to a policy.';
