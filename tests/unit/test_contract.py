@@ -36,7 +36,7 @@ def test_function_file_keeps_the_house_style(name):
 
     assert re.findall(r"create or replace function (\S+?)\(", text) == [f"moonmind_queue.{name}"]
     assert text.startswith(f"-- {name}(")
-    # One that names nothing to be replaced may leave it out, to be put into its callers' statements.
+    # What names nothing that could be replaced may leave it out, so that it can be inlined.
     assert "set search_path = moonmind_queue, pg_temp" in text or name == "_is_met"
     assert f"comment on function moonmind_queue.{name}(" in text
     assert len(text.splitlines()) <= 130
