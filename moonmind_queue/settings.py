@@ -144,7 +144,7 @@ def describe(environment: Mapping[str, str]) -> list[dict[str, Any]]:
         source = next((each for each in variables if environment.get(each)), None)
         default = None if field.is_required() else field.get_default(call_default_factory=True)
         value = environment[source] if source else default
-        if source and name.endswith("database_url") and value.strip().lower() != "none":
+        if source and name.endswith("database_url") and str(value).strip().lower() != "none":
             value = "********"
         rows.append(
             {

@@ -56,7 +56,9 @@ class PgBouncer:
 
     def __init__(self, server: str, *, size: int = 4, mode: str = "transaction") -> None:
         with psycopg.connect(server) as connection:  # libpq knows defaults, services, .pgpass …
-            self._host, self._port = connection.info.host, connection.info.port
+            # The address that answered: a name may have others, where nobody does.
+            self._host = connection.info.hostaddr or connection.info.host
+            self._port = connection.info.port
             self._user, known = connection.info.user, connection.info.password
         self._password = known or secrets.token_urlsafe(16)  # others reach 127.0.0.1 too
         self._size, self._mode = size, mode

@@ -44,6 +44,17 @@ class Waits(Noop):
         raise Stopped("told to stop")
 
 
+class Tells(Noop):
+    """Says a lot and leaves a file."""
+
+    def run(self, job, context):
+        """Use the connections that the jobs of a worker share."""
+        for number in range(8):
+            context.progress("so far", {"number": number})
+        context.attach("notes.txt", b"done\n", "text/plain")
+        return {}
+
+
 @pytest.fixture
 def produce(through):
     """A client whose work is committed at once, through the pooler."""
@@ -152,10 +163,13 @@ def test_a_transaction_of_the_users_own_holds_its_jobs(through, look):
 
 def test_nothing_is_left_on_the_servers_connections(through, produce, start, run):
     """Neither a prepared statement nor a setting of ours meets the next client of the pool."""
-    start(dsn=through, poll=SOON, listen_dsn="none", slots=2)
-    jobs = produce.enqueue_many([{"kind": "noop"}] * 20)
+    start({"tell": Tells(0)}, dsn=through, poll=SOON, listen_dsn="none", slots=2)
+    jobs = produce.enqueue_many([{"kind": "tell"}] * 8)
     eventually(lambda: {produce.get(job).state for job in jobs} == {"succeeded"})
     run("migrate")
+
+    told = [[event.type for event in produce.history(job)].count("progress") for job in jobs]
+    assert told == [8] * 8
 
     with psycopg.connect(through, autocommit=True, prepare_threshold=None) as client:
         for _ in range(4):
@@ -189,17 +203,17 @@ def test_the_command_line_works(run, produce, tmp_path):
 
 
 def test_migrate_works_from_many_machines_at_once(pooler, create_database):
-    """Six processes and four connections: one schema, and no lock is left behind."""
+    """Five processes and four connections: one schema, and no lock is left behind."""
     direct = create_database()
     dsn = pooler.dsn(direct)
     code = "import sys; from moonmind_queue import migrate; migrate.upgrade(sys.argv[1])"
 
     processes = [
         subprocess.Popen([sys.executable, "-c", code, dsn], stderr=subprocess.PIPE, text=True)
-        for _ in range(6)
+        for _ in range(5)
     ]
 
-    assert [process.communicate(timeout=60)[1] for process in processes] == [""] * 6
+    assert [process.communicate(timeout=60)[1] for process in processes] == [""] * 5
     assert moonmind_queue.migrate.current(dsn) == moonmind_queue.migrate.head()
     with psycopg.connect(direct) as admin:
         assert admin.execute(
