@@ -5,7 +5,6 @@ import os
 import pwd
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -87,11 +86,12 @@ class PgBouncer:
     def start(self) -> None:
         """Start the pooler and wait until it accepts connections."""
         for _ in range(10):  # somebody may take a free port before the pooler does
-            self._directory = tempfile.TemporaryDirectory(prefix="moonmind-pgbouncer-")
-            self._process = self._spawn(Path(self._directory.name))
-            if self._answers():
-                return
-            words = (Path(self._directory.name) / "log").read_text()
+            # What it reads it has read when it answers; no password stays behind, come what may.
+            with tempfile.TemporaryDirectory(prefix="moonmind-pgbouncer-") as directory:
+                self._process = self._spawn(Path(directory))
+                if self._answers():
+                    return
+                words = (Path(directory) / "log").read_text()
             self.stop()
             if "Address already in use" not in words:
                 break
@@ -100,10 +100,9 @@ class PgBouncer:
     def stop(self) -> None:
         """End the pooler at once, whoever is connected."""
         if self._process:
-            self._process.send_signal(signal.SIGQUIT)  # SIGTERM waits for clients since 1.23
+            self._process.kill()  # SIGTERM waits for clients since 1.23, and there is no state
             self._process.wait(START_SECONDS)
             self._process = None
-            self._directory.cleanup()
 
     def _spawn(self, directory: Path) -> "subprocess.Popen[bytes]":
         program = find()
@@ -125,7 +124,7 @@ class PgBouncer:
         )
         command = [program, str(directory / "ini")]
         if sys.platform == "linux":  # whatever ends the tests ends the pooler
-            command = ["setpriv", "--pdeathsig", "QUIT", *command]
+            command = ["setpriv", "--pdeathsig", "KILL", *command]
         with (directory / "log").open("wb") as log:
             return subprocess.Popen(
                 command,
