@@ -47,7 +47,7 @@ class Listener:
     def start(self) -> None:
         """Start the thread."""
         if self._dsn == NO_LISTENING:
-            log.info("listen.off", found_by="poll and renewal")
+            log.info("listen.off", jobs_come_by="poll", cancels_come_by="renewal")
         else:
             self._thread.start()
 
