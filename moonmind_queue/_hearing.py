@@ -22,7 +22,8 @@ def listen(session: psycopg.Connection[Any], dsn: str) -> bool:
     session.execute("listen moonmind_queue_control")
     if direct or _echoes(session, dsn):
         return True
-    session.execute("unlisten *")  # or the server's connection goes on listening for strangers
+    # As a rule on the same connection of the pool, which would go on listening for strangers.
+    session.execute("unlisten *")
     return False
 
 
