@@ -20,7 +20,10 @@ if context.is_offline_mode():
         context.execute(SHOW_REVISION)
 else:
     engine = create_engine(
-        "postgresql+psycopg://", creator=lambda: psycopg.connect(dsn), poolclass=NullPool
+        "postgresql+psycopg://",
+        # Nothing prepared: behind a transaction pooler it would stay for the next client.
+        creator=lambda: psycopg.connect(dsn, prepare_threshold=None),
+        poolclass=NullPool,
     )
     with engine.begin() as connection:
         # Replicas that start together queue up here; the later ones find nothing left to do.

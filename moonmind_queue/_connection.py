@@ -18,6 +18,10 @@ def open_connection(dsn: str, *, application_name: str) -> Iterator[psycopg.Conn
     except psycopg.Error as error:
         raise errors.from_connecting(error) from error
     with connection:
+        try:
+            prepare_only_directly(connection)
+        except psycopg.Error as error:
+            raise errors.from_connecting(error) from error
         yield connection
 
 
@@ -32,6 +36,22 @@ def connection_options(application_name: str) -> dict[str, Any]:
         "keepalives_count": 3,
         "tcp_user_timeout": 25_000,
     }
+
+
+def prepare_only_directly(connection: psycopg.Connection[Any]) -> None:
+    """Keep prepared statements off a connection that others may have after each transaction.
+
+    PgBouncer before 1.21 knows nothing of them: the next client would meet our names. Directly
+    they save a sixth of each call, so they are not given up for everybody.
+    """
+    if pooled(connection):
+        connection.prepare_threshold = None
+
+
+def pooled(connection: psycopg.Connection[Any]) -> bool:
+    """Say whether a pooler stands in between: it gives out process ids of its own making."""
+    row = connection.execute("select pg_backend_pid()").fetchone()
+    return row is not None and row[0] != connection.info.backend_pid
 
 
 def reconnect_delay(failures: int, cap: float) -> float:

@@ -8,12 +8,17 @@ import psycopg
 import structlog
 
 from moonmind_queue._connection import open_connection, reconnect_delay
+from moonmind_queue._hearing import NO_LISTENING, listen
 from moonmind_queue.errors import QueueError
 
 log = structlog.get_logger()
 
 PULSE = 20.0  # seconds between proofs that the connection is alive
 NAP = 0.5  # seconds: how late the thread notices that it should end
+DEAF = (
+    "a transaction pooler stands before the server and passes on no notification; this worker only"
+    " polls. Let MOONMIND_LISTEN_DATABASE_URL name the server itself, or set it to none"
+)
 
 
 class Listener:
@@ -22,6 +27,8 @@ class Listener:
     ``wake`` is called for work of one of ``agents`` (``None``: any), ``control`` for messages to
     ``name``; both are, and before them ``connected``, after every connect: what was notified
     before is lost. ``listening`` says whether notifications arrive.
+    With ``none`` for a DSN, or behind a transaction pooler, there is nothing to hear: it says so
+    once, and the worker polls.
     """
 
     def __init__(
@@ -42,12 +49,16 @@ class Listener:
 
     def start(self) -> None:
         """Start the thread."""
-        self._thread.start()
+        if self._dsn == NO_LISTENING:
+            log.info("listen.off", jobs_come_by="poll", cancels_come_by="renewal")
+        else:
+            self._thread.start()
 
     def stop(self) -> None:
         """End the thread."""
         self._done.set()
-        self._thread.join(timeout=2)
+        if self._thread.ident is not None:
+            self._thread.join(timeout=2)
 
     def _listen(self) -> None:
         failures = 0
@@ -56,8 +67,9 @@ class Listener:
                 with open_connection(
                     self._dsn, application_name="moonmind-queue listen"
                 ) as session:
-                    session.execute("listen moonmind_queue")
-                    session.execute("listen moonmind_queue_control")
+                    if not listen(session, self._dsn):
+                        log.warning("listen.deaf", error=DEAF)
+                        return
                     failures = 0
                     self.listening = True
                     self._connected()

@@ -28,7 +28,12 @@ def _libpq(url: str) -> str:
     return f"postgresql://{rest}" if separator and scheme.startswith("postgresql+") else url.strip()
 
 
+def _libpq_or_none(url: str) -> str:
+    return "none" if url.strip().lower() == "none" else _libpq(url)
+
+
 DatabaseUrl = Annotated[str, AfterValidator(_libpq)]
+ListenUrl = Annotated[str, AfterValidator(_libpq_or_none)]
 
 
 class DatabaseSettings(BaseSettings):
@@ -53,10 +58,11 @@ class DatabaseSettings(BaseSettings):
 class Settings(DatabaseSettings):
     """The settings of a worker."""
 
-    listen_database_url: DatabaseUrl | None = Field(
+    listen_database_url: ListenUrl | None = Field(
         None, alias="MOONMIND_LISTEN_DATABASE_URL", repr=False
     )
-    """A direct connection for LISTEN, when a transaction pooler stands in between."""
+    """The server itself, for LISTEN, when DATABASE_URL leads through a transaction pooler; ``none``
+    is to poll only."""
     worker_id: str = Field(default_factory=socket.gethostname, alias="MOONMIND_WORKER_ID")
     worker_capabilities: Annotated[tuple[str, ...], NoDecode] = Field(
         (), alias="MOONMIND_WORKER_CAPABILITIES"
@@ -138,7 +144,7 @@ def describe(environment: Mapping[str, str]) -> list[dict[str, Any]]:
         source = next((each for each in variables if environment.get(each)), None)
         default = None if field.is_required() else field.get_default(call_default_factory=True)
         value = environment[source] if source else default
-        if source and name in ("database_url", "listen_database_url"):
+        if source and name.endswith("database_url") and str(value).strip().lower() != "none":
             value = "********"
         rows.append(
             {

@@ -23,7 +23,12 @@ import structlog
 from psycopg_pool import ConnectionPool
 
 from moonmind_queue._attempt import Attempt, Ending, Pool
-from moonmind_queue._connection import connection_options, reconnect_delay, spread
+from moonmind_queue._connection import (
+    connection_options,
+    prepare_only_directly,
+    reconnect_delay,
+    spread,
+)
 from moonmind_queue._keeper import Keeper
 from moonmind_queue._listener import Listener
 from moonmind_queue.errors import (
@@ -50,7 +55,8 @@ class Worker:
 
     ``executors`` maps each kind to its executor; only these kinds are claimed. ``agents`` limits
     the claims to jobs of those agents (``None``: all). ``slots`` jobs run at once. A notification
-    starts a job within milliseconds; ``poll`` is the fallback when one is lost.
+    starts a job within milliseconds; ``poll`` is the fallback when one is lost. ``listen_dsn`` is
+    for LISTEN where ``dsn`` leads through a pooler; ``"none"`` is to poll only.
     """
 
     def __init__(
@@ -79,6 +85,7 @@ class Worker:
             min_size=0,
             max_size=min(slots, 8) + 1,
             kwargs=connection_options("moonmind-queue jobs"),
+            configure=prepare_only_directly,
             open=False,
         )
         self._running: dict[int, Attempt] = {}  # by token

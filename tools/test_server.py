@@ -2,7 +2,7 @@
 
 ``MOONMIND_TEST_DATABASE_URL`` when it is set; else a container, when a Docker engine answers and
 has the image; else an embedded server. ``MOONMIND_TEST_REQUIRE=docker`` turns the last step into
-an error, so that a broken engine cannot go unnoticed in CI.
+an error, so that a broken engine cannot go unnoticed in CI. It may list several words.
 """
 
 import atexit
@@ -58,9 +58,14 @@ def start() -> Server:
     try:
         return _container(os.environ.get("MOONMIND_TEST_POSTGRES_IMAGE") or "postgres:17-alpine")
     except DockerUnavailableError as reason:
-        if os.environ.get("MOONMIND_TEST_REQUIRE") == "docker":
+        if required("docker"):
             raise
         return _embedded(f"; not in Docker: {reason}" if reason.noteworthy else "")
+
+
+def required(what: str) -> bool:
+    """Say whether tests must fail rather than do without, as in CI."""
+    return what in os.environ.get("MOONMIND_TEST_REQUIRE", "").split(",")
 
 
 def _container(image: str) -> Server:

@@ -10,12 +10,55 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pgbouncer
+import psycopg
 import pytest
+import test_server
 
 from moonmind_queue import Executor, Worker
 from moonmind_queue.executors.noop import Noop
 
 HOUR = timedelta(hours=1)
+LEFT_OUT = pytest.StashKey[int]()
+
+
+@pytest.hookimpl
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the pooler's tests out where there is none, unless one is required."""
+    through = [item for item in items if "pooler" in getattr(item, "fixturenames", ())]
+    if through and pgbouncer.find() is None:
+        if test_server.required("pgbouncer"):
+            raise pytest.UsageError("MOONMIND_TEST_REQUIRE names pgbouncer, and there is none")
+        items[:] = [item for item in items if item not in through]
+        config.hook.pytest_deselected(items=through)
+        config.stash[LEFT_OUT] = len(through)
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> str | None:
+    """Say what was left out."""
+    if number := config.stash.get(LEFT_OUT, 0):
+        return f"no pgbouncer: {number} tests left out; as root, tools/pgbouncer_package.sh has it"
+    return None
+
+
+@pytest.fixture(scope="session")
+def pooler(server: str) -> Iterator[pgbouncer.PgBouncer]:
+    """PgBouncer in transaction pooling mode, with four connections for each database."""
+    with pgbouncer.PgBouncer(server, size=4) as running:
+        yield running
+
+
+@pytest.fixture
+def through(pooler: pgbouncer.PgBouncer, fresh: str) -> str:
+    """The DSN of ``fresh`` through the pooler, whose four connections are all in use by turns."""
+    dsn = pooler.dsn(fresh)
+    four = [psycopg.connect(dsn) for _ in range(4)]
+    for connection in four:
+        connection.execute("select 1")  # and stay in the transaction
+    for connection in four:
+        connection.rollback()  # or the pooler ends the server's connection too
+        connection.close()
+    return dsn
 
 
 @pytest.fixture
@@ -35,8 +78,8 @@ def start(fresh: str) -> Iterator[Callable[..., Worker]]:
     started: list[tuple[Worker, threading.Thread]] = []
 
     def run(executors: Mapping[str, Executor] | None = None, **options: Any) -> Worker:
-        options = {"name": "w", "poll": HOUR, **options}
-        worker = Worker(fresh, executors or {"noop": Noop(0)}, **options)
+        options = {"dsn": fresh, "name": "w", "poll": HOUR, **options}
+        worker = Worker(executors=executors or {"noop": Noop(0)}, **options)
         thread = threading.Thread(target=worker.run)
         thread.start()
         started.append((worker, thread))

@@ -62,6 +62,28 @@ def test_sqlalchemys_url_is_understood(environment):
 
 
 @pytest.mark.parametrize(
+    ("value", "meaning"),
+    [
+        ("", None),
+        (" None ", "none"),
+        ("postgresql+psycopg://someone@server/db", "postgresql://someone@server/db"),
+    ],
+)
+def test_where_to_listen_is_a_server_or_none(environment, value, meaning):
+    """Unset is DATABASE_URL, a URL is the server itself, and `none` is a word of its own."""
+    environment.setenv("MOONMIND_LISTEN_DATABASE_URL", value)
+
+    assert Settings.load().listen_database_url == meaning
+
+
+def test_description_shows_that_a_worker_does_not_listen(environment):
+    """`none` is no secret: an operator has to see it."""
+    rows = {row["variable"]: row for row in describe({"MOONMIND_LISTEN_DATABASE_URL": "none"})}
+
+    assert rows["MOONMIND_LISTEN_DATABASE_URL"]["value"] == "none"
+
+
+@pytest.mark.parametrize(
     ("variable", "value"),
     [
         ("DATABASE_URL", ""),
