@@ -148,11 +148,11 @@ with alive as (
 ),
 fit as (
     select lane.id,
-           bool_or(coalesce(lane.agent = any (alive.agents), true)) as agent,
-           bool_or(coalesce(lane.agent = any (alive.agents), true) and lane.kind = any (alive.kinds)) as kind,
-           bool_or(coalesce(lane.agent = any (alive.agents), true) and lane.kind = any (alive.kinds)
+           bool_or(alive.id is not null and coalesce(lane.agent = any (alive.agents), true)) as agent,
+           bool_or(alive.id is not null and coalesce(lane.agent = any (alive.agents), true) and lane.kind = any (alive.kinds)) as kind,
+           bool_or(alive.id is not null and coalesce(lane.agent = any (alive.agents), true) and lane.kind = any (alive.kinds)
                    and lane.capabilities <@ alive.capabilities) as capabilities,
-           bool_or(coalesce(lane.agent = any (alive.agents), true) and lane.kind = any (alive.kinds)
+           bool_or(alive.id is not null and coalesce(lane.agent = any (alive.agents), true) and lane.kind = any (alive.kinds)
                    and lane.capabilities <@ alive.capabilities
                    and ((alive.policy).role is null or moonmind_queue._permits(alive.policy, lane))) as policy
     from moonmind_queue.lane
@@ -162,14 +162,14 @@ fit as (
 select lane.agent, lane.kind, lane.capabilities, nullif(lane.repository, '') as repository,
        waiting.jobs, waiting.oldest_job_id,
        case
-           when not fit.agent then format('no live worker serves agent %s', lane.agent)
-           when not fit.kind then format('no live worker of agent %s runs kind %s', lane.agent, lane.kind)
-           when not fit.capabilities
+           when fit.agent is not true then format('no live worker serves agent %s', lane.agent)
+           when fit.kind is not true then format('no live worker of agent %s runs kind %s', lane.agent, lane.kind)
+           when fit.capabilities is not true
                then format('no live worker offers all of %s', array_to_string(lane.capabilities, ', '))
            else format('no policy of a live worker admits it')
        end as reason
 from moonmind_queue.lane
-join fit on fit.id = lane.id and not coalesce(fit.policy, false)
+join fit on fit.id = lane.id and fit.policy is not true
 cross join lateral (
     select count(*) as jobs, min(job_id) as oldest_job_id from moonmind_queue.ready where ready.lane_id = lane.id
 ) as waiting

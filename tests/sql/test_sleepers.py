@@ -1,0 +1,195 @@
+"""doze() and next_due(): who sleeps is notified, nobody else is, and no wake-up is lost."""
+
+from datetime import timedelta
+
+import psycopg
+import pytest
+
+from moonmind_queue import Queue
+from moonmind_queue.errors import InvalidArgument
+
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture
+def worker(here):
+    """The id of a process that serves agent codex."""
+    return here.register_worker(
+        "w", agents=["codex"], kinds=None, capabilities=[], slots=1, host="h", pid=1, version="1"
+    )
+
+
+@pytest.fixture
+def heard(session):
+    """Listen without dozing; called, it says how often codex was notified since the last call."""
+    connection = session(autocommit=True)
+    connection.execute("listen moonmind_queue")
+
+    def count():
+        connection.execute("select pg_notify('moonmind_queue', 'that was all')")
+        payloads = iter(notice.payload for notice in connection.notifies(timeout=15))
+        return len(list(iter(lambda: next(payloads), "that was all")))
+
+    return count
+
+
+def test_nobody_is_notified_while_nobody_sleeps(here, worker, heard):
+    """Busy workers cost a producer no notification."""
+    here.enqueue("k")
+
+    assert heard() == 0
+
+
+def test_who_sleeps_is_notified_until_awake(here, worker, heard):
+    """Again and again: one notification does not wake everybody for good."""
+    here.doze(worker)
+    here.enqueue("k")
+    here.enqueue("k")
+    asleep = heard()
+    here.doze(worker, asleep=False)
+    here.enqueue("k")
+
+    assert (asleep, heard()) == (2, 0)
+
+
+@pytest.mark.parametrize(("agents", "notified"), [(["codex"], 1), (["claude"], 0), (None, 1)])
+def test_only_of_agents_that_it_serves(here, heard, agents, notified):
+    """A null list: of all."""
+    here.doze(
+        here.register_worker(
+            "v", agents=agents, kinds=None, capabilities=[], slots=1, host="h", pid=1, version="1"
+        )
+    )
+
+    here.enqueue("k", agent="codex")
+
+    assert heard() == notified
+
+
+def test_two_processes_of_one_name_sleep_apart(here, worker, heard):
+    """The one that wakes up does not take the other's notifications away."""
+    other = here.register_worker(
+        "w", agents=["codex"], kinds=None, capabilities=[], slots=1, host="h", pid=2, version="1"
+    )
+    here.doze(worker)
+    here.doze(other)
+
+    here.doze(worker, asleep=False)
+    here.enqueue("k")
+
+    assert heard() == 1
+
+
+def test_who_says_goodbye_sleeps_no_more(here, worker, heard):
+    """A stopped process is not notified."""
+    here.doze(worker)
+    here.see_worker(worker, stopped=True)
+
+    here.enqueue("k")
+
+    assert heard() == 0
+
+
+def test_falling_asleep_twice_is_once(here, worker, look):
+    """It changes nothing."""
+    here.doze(worker)
+    here.doze(worker)
+
+    assert look("select count(*) from moonmind_queue.sleeper") == [1]
+
+
+def test_only_a_registered_process_can_sleep(here):
+    """A typing error would wait for ever."""
+    with pytest.raises(InvalidArgument, match="99 is not registered"):
+        here.doze(99)
+
+
+def test_a_job_committed_before_is_seen(here, worker):
+    """Falling asleep, then looking: what came in between is there to be claimed."""
+    here.doze(worker)
+    here.enqueue("k")
+
+    due, horizon = here.next_due(["codex"])
+
+    assert (due, horizon) == (timedelta(0), None)
+
+
+def test_a_producer_that_did_not_see_the_sleeper_is_waited_for(here, session, worker, heard):
+    """The race that would lose a wake-up, forced.
+
+    The producer looks for sleepers, then the worker falls asleep and finds nothing, then the
+    producer commits without a notification. The horizon keeps the worker looking until then.
+    """
+    producer = session()
+    Queue(producer).enqueue("k")
+    here.doze(worker)
+    due, horizon = here.next_due(["codex"])
+    assert due is None
+    assert horizon is not None
+    assert here.next_due(["codex"], horizon=horizon) == (None, horizon)
+
+    producer.commit()
+
+    assert heard() == 0
+    assert here.next_due(["codex"], horizon=horizon) == (timedelta(0), None)
+
+
+def test_a_producer_that_comes_later_is_not_waited_for(here, session, worker, heard):
+    """It sees the sleeper, and notifies."""
+    here.doze(worker)
+    _, horizon = here.next_due(["codex"])
+    producer = session()
+    Queue(producer).enqueue("k")
+
+    assert horizon is None
+    producer.commit()
+    assert heard() == 1
+
+
+def test_the_wait_ends_with_those_that_were_under_way(here, session, worker):
+    """A transaction that began after the horizon does not prolong it."""
+    early, late = session(), session()
+    early.execute("select txid_current()")
+    here.doze(worker)
+    _, horizon = here.next_due(["codex"])
+    late.execute("select txid_current()")
+
+    early.commit()
+
+    assert here.next_due(["codex"], horizon=horizon)[1] is None
+
+
+def test_a_transaction_with_an_old_snapshot_always_notifies(here, session, worker, heard):
+    """It cannot see who fell asleep after its first statement, and was not under way by number."""
+    producer = session()
+    producer.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    producer.execute("select 1 from moonmind_queue.job")
+    here.doze(worker)
+    assert here.next_due(["codex"])[1] is None
+
+    Queue(producer).enqueue("k")
+    producer.commit()
+
+    assert heard() == 1
+
+
+def test_sleeping_is_forgotten_with_a_crash(look):
+    """The table is unlogged: after a crash all connections are gone, and so is who slept."""
+    assert look(
+        "select relpersistence::text from pg_class where oid = 'moonmind_queue.sleeper'::regclass"
+    ) == ["u"]
+
+
+@pytest.mark.parametrize("what", ["ready", "lease", "scheduled", "nothing"])
+def test_what_an_idle_worker_is_told(queue, clock, what):
+    """0 when there is something to claim or take back, the time until then, or never."""
+    if what == "ready":
+        queue.enqueue("k")
+    elif what == "lease":
+        queue.enqueue("k")
+        queue.claim("w", lease=MINUTE)
+    elif what == "scheduled":
+        queue.enqueue("k", run_at=clock.now + 2 * MINUTE)
+
+    expected = {"ready": timedelta(0), "lease": MINUTE, "scheduled": 2 * MINUTE, "nothing": None}
+    assert queue.next_due()[0] == expected[what]
