@@ -24,7 +24,10 @@ log = structlog.get_logger()
 
 
 class Keeper:
-    """The lease-keeping threads of one worker; ``running`` returns what it holds just now."""
+    """The lease-keeping threads of one worker; ``running`` returns what it holds just now.
+
+    ``signed_on`` is called once, when the database knows this process by its ``worker_id``.
+    """
 
     def __init__(
         self,
@@ -38,6 +41,7 @@ class Keeper:
         lease: timedelta,
         versions: Mapping[str, str],
         running: Callable[[], Collection[Attempt]],
+        signed_on: Callable[[], None],
     ) -> None:
         self._dsn = dsn
         self._name, self._agents, self._kinds = name, agents, kinds
@@ -45,6 +49,7 @@ class Keeper:
         self._lease = lease
         self._running = running
         self._versions = dict(versions)
+        self._signed_on = signed_on
         self._now = threading.Event()  # set to renew at once
         self._done = threading.Event()
         self.worker_id: int | None = None  # of this process start, once the database knows it
@@ -100,6 +105,7 @@ class Keeper:
                 version=version("moonmind-queue"),
                 versions={"python": platform.python_version()} | self._versions,
             )
+            self._signed_on()
         return self.worker_id
 
     def _renew(self, queue: Queue) -> None:

@@ -114,6 +114,7 @@ class Worker:
             lease=lease,
             versions=versions or {},
             running=self._attempts,
+            signed_on=self._wake.set,
         )
         self._listener = Listener(
             listen_dsn or dsn,
