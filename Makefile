@@ -2,13 +2,16 @@
 .DEFAULT_GOAL := help
 python := .venv/bin/python
 
-.PHONY: help test demo check freeze wheel clean
+.PHONY: help test demo mutants check freeze wheel clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 test: .venv/ok ## Run the test-suite; args="-k claim" passes arguments to pytest
 	@tools/test_unit.sh $(args)
+
+mutants: .venv/ok ## Show that the suite notices each of many faults; args="-k token" for some
+	@$(python) tools/mutants.py $(args)
 
 demo: .venv/ok ## Show the queue at work, with a stand-in model; CODEX=real uses your Codex login
 	@$(python) tools/demo.py
