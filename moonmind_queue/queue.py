@@ -7,30 +7,36 @@ enqueued on your connection exists exactly when your transaction commits. The ru
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
-from datetime import datetime, timedelta
-from functools import cache
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, LiteralString, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, LiteralString, ParamSpec, TypeVar
 
 import psycopg
-from psycopg.rows import class_row, dict_row, tuple_row
-from psycopg.sql import SQL, Composable, Identifier, Placeholder
+from psycopg.rows import dict_row, tuple_row
 
-from moonmind_queue import errors, executors
+from moonmind_queue import _calls, errors
+from moonmind_queue._calls import SCHEMA, Call
 from moonmind_queue._connection import open_connection
 from moonmind_queue._values import opened, storable, to_json
-from moonmind_queue.model import Artifact, ClaimedJob, Event, Job, JobState, Reclaimed, Renewal
+from moonmind_queue.model import Artifact, ClaimedJob, JobState, Reclaimed, Renewal
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-SCHEMA = "moonmind_queue"
 CHUNK_BYTES = 512 * 1024
 
+P = ParamSpec("P")
+Answer = TypeVar("Answer")
 Row = TypeVar("Row", bound="DataclassInstance")
+
+
+def _asks(build: Callable[P, Call[Answer]]) -> Callable[Concatenate["Queue", P], Answer]:
+    def method(self: "Queue", /, *arguments: P.args, **options: P.kwargs) -> Answer:
+        return self._ask(build(*arguments, **options))
+
+    return _calls.described(method, build)
 
 
 class Queue:
@@ -41,57 +47,8 @@ class Queue:
 
     # --- produce ---------------------------------------------------------------------------
 
-    def enqueue(
-        self,
-        kind: str,
-        payload: Mapping[str, Any] | None = None,
-        *,
-        agent: str = "codex",
-        name: str | None = None,
-        key: str | None = None,
-        priority: int = 0,
-        run_at: datetime | None = None,
-        after: Sequence[int] = (),
-        max_attempts: int = 3,
-        capabilities: Sequence[str] = (),
-    ) -> int:
-        """Add a job and return its id; workers see it when your transaction commits.
-
-        The payload is checked by the executor of its kind where that is installed, and raises
-        ``InvalidPayload``. With ``after``, the job waits until all those jobs have succeeded. A
-        ``key`` that a job has already returns that job's id and changes nothing.
-        """
-        return int(
-            self._value(
-                "enqueue",
-                kind=kind,
-                payload=to_json(_checked(kind, payload or {})),
-                agent=agent,
-                name=name,
-                key=key,
-                priority=priority,
-                run_at=run_at,
-                after=list(after),
-                max_attempts=max_attempts,
-                capabilities=list(capabilities),
-            )
-        )
-
-    def enqueue_many(self, jobs: Iterable[Mapping[str, Any]]) -> list[int]:
-        """Add many jobs in one call, all or none; returns their ids in the same order.
-
-        Each mapping has the parameters of :meth:`enqueue` as keys; ``after`` may name ids, and
-        keys of this call or of existing jobs.
-        """
-        checked = [
-            {**job, "payload": _checked(job["kind"], job.get("payload") or {})}
-            if "kind" in job
-            else dict(job)
-            for job in jobs
-        ]
-        with self._cursor() as cursor:
-            cursor.execute("select * from moonmind_queue.enqueue_many(%s)", [to_json(checked)])
-            return [row[0] for row in cursor.fetchall()]
+    enqueue = _asks(_calls.enqueue)
+    enqueue_many = _asks(_calls.enqueue_many)
 
     # --- hold a lease ----------------------------------------------------------------------
 
@@ -241,13 +198,8 @@ class Queue:
         """Take back jobs whose lease ran out; workers do this on a timer, anybody may."""
         return self._rows(Reclaimed, "reclaim", limit=limit)
 
-    def cancel(self, job_id: int, reason: str | None = None) -> JobState:
-        """Cancel the job, or ask its worker to stop; raises ``WrongState`` when it has ended."""
-        return JobState(self._value("cancel", job_id=job_id, reason=storable(reason)))
-
-    def retry(self, job_id: int) -> JobState:
-        """Let a final or blocked job run again, or one that rests run now."""
-        return JobState(self._value("retry", job_id=job_id))
+    cancel = _asks(_calls.cancel)
+    retry = _asks(_calls.retry)
 
     def unlock(self, job_id: int, *, force: bool = False) -> JobState:
         """Take a lease away; refused while its worker is alive, unless forced."""
@@ -307,30 +259,21 @@ class Queue:
 
     # --- inspect ---------------------------------------------------------------------------
 
-    def get(self, job_id: int) -> Job:
-        """Return one job; raises ``JobNotFound``."""
-        if jobs := self._view(Job, "job_overview", SQL("where id = %(id)s"), id=job_id):
-            return jobs[0]
-        raise errors.JobNotFound(f"job {job_id} does not exist")
-
-    def history(self, job_id: int, *, after: int = 0, limit: int = 1000) -> list[Event]:
-        """Return events of a job with a number above ``after``, in order, none left out.
-
-        Raises ``JobNotFound``.
-        """
-        clause = SQL("where job_id = %(job)s and seq > %(after)s order by seq limit %(limit)s")
-        events = self._view(Event, "job_history", clause, job=job_id, after=after, limit=limit)
-        if not events:
-            self.get(job_id)
-        return events
+    get = _asks(_calls.get)
+    history = _asks(_calls.history)
 
     def artifacts(self, job_id: int) -> list[Artifact]:
         """Return the artifacts of a job, newest first; raises ``JobNotFound``."""
-        clause = SQL("where job_id = %(job)s order by id desc")
-        artifacts = self._view(Artifact, "job_artifact", clause, job=job_id)
-        if not artifacts:
-            self.get(job_id)
-        return artifacts
+        return self._ask(
+            _calls.view(
+                Artifact,
+                "job_artifact",
+                "where job_id = %(job)s order by id desc",
+                list,
+                if_empty=_calls.get(job_id),
+                job=job_id,
+            )
+        )
 
     def read_artifact(self, artifact: Artifact) -> Iterator[bytes]:
         """Yield the bytes in chunks; raises ``ArtifactCorrupt`` when they are not what was put."""
@@ -362,32 +305,19 @@ class Queue:
 
     # --- plumbing --------------------------------------------------------------------------
 
-    def _rows(self, row: type[Row], function: str, **arguments: Any) -> list[Row]:
-        """Call a SQL function and return the columns that ``row`` has fields for.
+    def _rows(self, row: type[Row], function: str, /, **arguments: Any) -> list[Row]:
+        return self._ask(_calls.rows(row, function, **arguments))
 
-        Columns and arguments are named, so that an old client works on a newer schema: a column
-        or a defaulted parameter that was added goes unnoticed.
-        """
-        with self._cursor() as cursor:
-            cursor.row_factory = class_row(row)
-            cursor.execute(_call(row, function, tuple(arguments)), arguments)
-            return cursor.fetchall()
+    def _value(self, function: str, /, **arguments: Any) -> Any:
+        return self._ask(_calls.value(function, lambda value: value, **arguments))
 
-    def _value(self, function: str, **arguments: Any) -> Any:
-        """Call a SQL function and return the one value that it gives."""
+    def _ask(self, call: Call[Answer]) -> Answer:
         with self._cursor() as cursor:
-            cursor.execute(_call(None, function, tuple(arguments)), arguments)
-            row = cursor.fetchone()
-            return row[0] if row else None
-
-    def _view(self, row: type[Row], view: str, clause: Composable, **values: Any) -> list[Row]:
-        with self._cursor() as cursor:
-            cursor.row_factory = class_row(row)
-            query = SQL("select {} from {} {}").format(
-                _columns(row), Identifier(SCHEMA, view), clause
-            )
-            cursor.execute(query, values)
-            return cursor.fetchall()
+            cursor.row_factory = call.row
+            rows = cursor.execute(call.statement, call.values).fetchall()
+        if not rows and call.if_empty:
+            self._ask(call.if_empty)
+        return call.read(rows)
 
     @contextmanager
     def _cursor(self) -> Iterator[psycopg.Cursor[Any]]:
@@ -406,29 +336,3 @@ def connect(dsn: str, *, application_name: str = SCHEMA) -> Iterator[Queue]:
     """
     with open_connection(dsn, application_name=application_name) as connection:
         yield Queue(connection)
-
-
-def _checked(kind: str, payload: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Validate a payload by the executor of its kind, where that is installed here."""
-    try:
-        executor = executors.find(kind)
-    except errors.UnknownKind:
-        return payload
-    return executor.validate(payload)
-
-
-@cache  # composing a query takes as long as running a short one
-def _call(row: type[Any] | None, function: str, names: tuple[str, ...]) -> bytes:
-    """Return the query that calls a SQL function for the columns of ``row``, or for all."""
-    named = (SQL("{} => {}").format(Identifier(f"p_{name}"), Placeholder(name)) for name in names)
-    return (
-        SQL("select {} from {}({})")
-        .format(
-            _columns(row) if row else SQL("*"), Identifier(SCHEMA, function), SQL(", ").join(named)
-        )
-        .as_bytes()
-    )
-
-
-def _columns(row: type[Any]) -> Composable:
-    return SQL(", ").join(Identifier(field.name) for field in fields(row))

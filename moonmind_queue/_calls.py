@@ -1,0 +1,244 @@
+"""What the clients ask of the database: one function for each question, whoever carries it there.
+
+A :class:`Call` is a statement, its values and the reading of the answer. ``Queue`` makes it over
+a connection, ``AsyncQueue`` over an asyncio one and ``orm`` in a SQLAlchemy session, so that
+names, defaults and words of a question stand once: here.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from functools import cache
+from typing import TYPE_CHECKING, Any, Generic, LiteralString, TypeVar, get_args
+
+from psycopg.rows import RowFactory, class_row, tuple_row
+from psycopg.sql import SQL, Composable, Identifier, Placeholder
+
+from moonmind_queue import errors, executors
+from moonmind_queue._values import storable, to_json
+from moonmind_queue.model import Event, Job, JobState
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+SCHEMA = "moonmind_queue"
+
+Answer = TypeVar("Answer")
+Method = TypeVar("Method", bound=Callable[..., Any])
+Row = TypeVar("Row", bound="DataclassInstance")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call(Generic[Answer]):
+    """A question to the database: ``source`` is the function or the view that is asked."""
+
+    source: str
+    statement: bytes
+    values: Mapping[str, Any]
+    row: RowFactory[Any]
+    read: Callable[[list[Any]], Answer]
+    if_empty: "Call[Any] | None" = None  # asked when no row came: it knows what that means
+
+
+# --- produce -------------------------------------------------------------------------------
+
+
+def enqueue(
+    kind: str,
+    payload: Mapping[str, Any] | None = None,
+    *,
+    agent: str = "codex",
+    name: str | None = None,
+    key: str | None = None,
+    priority: int = 0,
+    run_at: datetime | None = None,
+    after: Sequence[int] = (),
+    max_attempts: int = 3,
+    capabilities: Sequence[str] = (),
+) -> Call[int]:
+    """Add a job and return its id; workers see it when your transaction commits.
+
+    The payload is checked by the executor of its kind where that is installed, and raises
+    ``InvalidPayload``. With ``after``, the job waits until all those jobs have succeeded. A
+    ``key`` that a job has already returns that job's id and changes nothing.
+    """
+    return value(
+        "enqueue",
+        int,
+        kind=kind,
+        payload=to_json(_checked(kind, payload or {})),
+        agent=agent,
+        name=name,
+        key=key,
+        priority=priority,
+        run_at=run_at,
+        after=list(after),
+        max_attempts=max_attempts,
+        capabilities=list(capabilities),
+    )
+
+
+def enqueue_many(jobs: Iterable[Mapping[str, Any]]) -> Call[list[int]]:
+    """Add many jobs in one call, all or none; returns their ids in the same order.
+
+    Each mapping has the parameters of :meth:`enqueue` as keys; ``after`` may name ids, and keys
+    of this call or of existing jobs.
+    """
+    checked = [
+        {**job, "payload": _checked(job["kind"], job.get("payload") or {})}
+        if "kind" in job
+        else dict(job)
+        for job in jobs
+    ]
+    return Call(
+        source="enqueue_many",
+        statement=_function(None, "enqueue_many", ("jobs",)),
+        values={"jobs": to_json(checked)},
+        row=tuple_row,
+        read=lambda rows: [row[0] for row in rows],
+    )
+
+
+# --- operate -------------------------------------------------------------------------------
+
+
+def cancel(job_id: int, reason: str | None = None) -> Call[JobState]:
+    """Cancel the job, or ask its worker to stop; raises ``WrongState`` when it has ended."""
+    return value("cancel", JobState, job_id=job_id, reason=storable(reason))
+
+
+def retry(job_id: int) -> Call[JobState]:
+    """Let a final or blocked job run again, or one that rests run now."""
+    return value("retry", JobState, job_id=job_id)
+
+
+# --- inspect -------------------------------------------------------------------------------
+
+
+def get(job_id: int) -> Call[Job]:
+    """Return one job; raises ``JobNotFound``."""
+
+    def read(jobs: list[Job]) -> Job:
+        if not jobs:
+            raise errors.JobNotFound(f"job {job_id} does not exist")
+        return jobs[0]
+
+    return view(Job, "job_overview", "where id = %(id)s", read, id=job_id)
+
+
+def history(job_id: int, *, after: int = 0, limit: int = 1000) -> Call[list[Event]]:
+    """Return events of a job with a number above ``after``, in order, none left out.
+
+    Raises ``JobNotFound``.
+    """
+    return view(
+        Event,
+        "job_history",
+        "where job_id = %(job)s and seq > %(after)s order by seq limit %(limit)s",
+        list,
+        if_empty=get(job_id),
+        job=job_id,
+        after=after,
+        limit=limit,
+    )
+
+
+# --- how a call is made --------------------------------------------------------------------
+
+
+def value(function: str, read: Callable[[Any], Answer], /, **arguments: Any) -> Call[Answer]:
+    """Ask a SQL function for the one value that it gives."""
+    return Call(
+        source=function,
+        statement=_function(None, function, tuple(arguments)),
+        values=arguments,
+        row=tuple_row,
+        read=lambda rows: read(rows[0][0]),
+    )
+
+
+def rows(row: type[Row], function: str, /, **arguments: Any) -> Call[list[Row]]:
+    """Ask a SQL function for the columns that ``row`` has fields for.
+
+    Columns and arguments are named, so that an old client works on a newer schema: a column
+    or a defaulted parameter that was added goes unnoticed.
+    """
+    return Call(
+        source=function,
+        statement=_function(row, function, tuple(arguments)),
+        values=arguments,
+        row=class_row(row),
+        read=list,
+    )
+
+
+def view(
+    row: type[Row],
+    name: str,
+    clause: LiteralString,
+    read: Callable[[list[Row]], Answer],
+    /,
+    *,
+    if_empty: Call[Any] | None = None,
+    **values: Any,
+) -> Call[Answer]:
+    """Ask a view for the columns that ``row`` has fields for."""
+    return Call(
+        source=name,
+        statement=_select(row, name, clause),
+        values=values,
+        row=class_row(row),
+        read=read,
+        if_empty=if_empty,
+    )
+
+
+def described(method: Method, build: Callable[..., Call[Any]]) -> Method:
+    """Give a client's method the name, the words and the parameters of the call that it makes."""
+    call = inspect.signature(build)
+    method.__name__, method.__doc__ = build.__name__, build.__doc__
+    method.__signature__ = call.replace(  # type: ignore[attr-defined]  # what help() reads
+        parameters=[
+            inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD),
+            *call.parameters.values(),
+        ],
+        return_annotation=get_args(call.return_annotation)[0],
+    )
+    return method
+
+
+def _checked(kind: str, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Validate a payload by the executor of its kind, where that is installed here."""
+    try:
+        executor = executors.find(kind)
+    except errors.UnknownKind:
+        return payload
+    return executor.validate(payload)
+
+
+@cache  # composing a query takes as long as running a short one
+def _function(row: type[Any] | None, function: str, names: tuple[str, ...]) -> bytes:
+    """Return the query that calls a SQL function for the columns of ``row``, or for all."""
+    named = (SQL("{} => {}").format(Identifier(f"p_{name}"), Placeholder(name)) for name in names)
+    return (
+        SQL("select {} from {}({})")
+        .format(
+            _columns(row) if row else SQL("*"), Identifier(SCHEMA, function), SQL(", ").join(named)
+        )
+        .as_bytes()
+    )
+
+
+@cache
+def _select(row: type[Any], name: str, clause: LiteralString) -> bytes:
+    """Return the query for the columns of ``row`` in a view."""
+    return (
+        SQL("select {} from {} {}")
+        .format(_columns(row), Identifier(SCHEMA, name), SQL(clause))
+        .as_bytes()
+    )
+
+
+def _columns(row: type[Any]) -> Composable:
+    return SQL(", ").join(Identifier(field.name) for field in fields(row))
