@@ -1,0 +1,68 @@
+"""SQLAlchemy engines, sessions and an application's own table, on the database of one test."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy import URL, Engine, NullPool, create_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+
+class Base(DeclarativeBase):
+    """The application's own tables."""
+
+
+class Invoice(Base):
+    """A row that is to exist exactly when its job does."""
+
+    __tablename__ = "invoice"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    customer: Mapped[str]
+
+
+@pytest.fixture
+def url(fresh: str) -> Callable[[str], URL]:
+    """The URL of the database of this test for a driver of SQLAlchemy."""
+    given = conninfo_to_dict(fresh)
+    host, port = str(given.get("host", "")), given.get("port")
+
+    def of(driver: str) -> URL:
+        return URL.create(
+            f"postgresql+{driver}",
+            username=given.get("user"),
+            password=given.get("password"),
+            host=None if host.startswith("/") else host,
+            port=None if host.startswith("/") else int(port),
+            database=given["dbname"],
+            query={"host": f"{host}:{port}"} if host.startswith("/") else {},
+        )
+
+    return of
+
+
+@pytest.fixture
+def engine(url) -> Engine:
+    """An engine on the database of this test, where the application has its table."""
+    engine = create_engine(url("psycopg"), poolclass=NullPool)
+    Base.metadata.create_all(engine)
+    return engine
+
+
+@pytest.fixture(params=["Session", "Connection"])
+def session(request, engine: Engine) -> Iterator[Any]:
+    """A session of the ORM, then a connection of Core: in a transaction that begins by itself."""
+    with Session(engine) if request.param == "Session" else engine.connect() as session:
+        yield session
+
+
+@pytest.fixture
+def heard(fresh: str) -> Iterator[Callable[[float], list[str]]]:
+    """Listen as an idle worker does; gives what was notified within so many seconds."""
+    with psycopg.connect(fresh, autocommit=True) as listener:
+        listener.execute("listen moonmind_queue")
+        yield lambda patience: [
+            message.payload for message in listener.notifies(timeout=patience, stop_after=1)
+        ]
