@@ -37,7 +37,7 @@ def url(fresh: str) -> Callable[[str], URL]:
             host=None if host.startswith("/") else host,
             port=None if host.startswith("/") else int(port),
             database=given["dbname"],
-            query={"host": f"{host}:{port}"} if host.startswith("/") else {},
+            query={"host": host, "port": str(port)} if host.startswith("/") else {},
         )
 
     return of
