@@ -185,6 +185,16 @@ class JobOverview(View):
     after: Mapped[list[BigInt]]
 
 
+class JobDocument(View):
+    """Every job as one JSON object: whole, and without payload and result for lists."""
+
+    __tablename__ = "job_document"
+
+    id: Mapped[BigInt] = mapped_column(primary_key=True)
+    document: Mapped[dict[str, Any]]
+    summary: Mapped[dict[str, Any]]
+
+
 class JobHistory(View):
     """What happened, event by event."""
 

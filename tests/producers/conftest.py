@@ -1,6 +1,7 @@
 """SQLAlchemy engines, sessions and an application's own table, on the database of one test."""
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -8,6 +9,8 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import URL, Engine, NullPool, create_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from moonmind_queue import connect
 
 
 class Base(DeclarativeBase):
@@ -66,3 +69,45 @@ def heard(fresh: str) -> Iterator[Callable[[float], list[str]]]:
         yield lambda patience: [
             message.payload for message in listener.notifies(timeout=patience, stop_after=1)
         ]
+
+
+@pytest.fixture
+def lived(fresh: str, clock_of) -> str:
+    """The DSN of a queue in which everything has happened once, so that each column has a say."""
+    clock = clock_of(fresh)
+    clock.freeze(datetime(2026, 1, 1, 12, 0, 0, 120_000, tzinfo=UTC))
+    with connect(fresh) as queue:
+        for worker, agents in (("one", None), ("two", ["codex"])):
+            number = queue.register_worker(
+                worker,
+                agents=agents,
+                kinds=agents,
+                capabilities=["gpu"],
+                slots=1,
+                host="here",
+                pid=1,
+                version="1",
+            )
+        queue.see_worker(number, stopped=True)
+        done = queue.enqueue("send", {"a": 1, "b": [None, 1.5, "ü"]}, name="done", key="done")
+        queue.enqueue("send", after=[done], key="later")
+        [job] = queue.claim("one", start=True)
+        queue.append_event(job, "progress", "half way", data={"percent": 50})
+        queue.put_artifact(job, "notes.txt", b"hello")
+        clock.advance(timedelta(seconds=1, microseconds=1))
+        queue.complete(job, {"ok": True})
+        queue.cancel(queue.enqueue("send", capabilities=["gpu", "docker"]), "not now")
+        for outcome in ("block", "fail", "retry"):
+            queue.enqueue("send", name=outcome, priority=1)
+            [job] = queue.claim("one")
+            queue.fail(job, "no luck\nat all", outcome=outcome)
+        queue.enqueue("send", after=[job.id], run_at=clock.now + timedelta(days=9))
+        queue.enqueue("send", priority=2, max_attempts=1)
+        queue.claim("one", start=True)
+        clock.advance(timedelta(hours=1))
+        queue.reclaim()
+        held = queue.enqueue("send", priority=9)
+        queue.claim("one")
+        queue.cancel(held)
+        clock.advance(timedelta(minutes=1))
+    return fresh
