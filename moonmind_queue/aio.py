@@ -5,9 +5,9 @@ opens no transaction and commits none: a task that is cancelled leaves nothing o
 your connection. Work is held and run with the synchronous client, in threads.
 """
 
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 
@@ -15,17 +15,7 @@ from moonmind_queue import _calls, errors
 from moonmind_queue._calls import SCHEMA, Call
 from moonmind_queue._connection import connection_options
 
-P = ParamSpec("P")
 Answer = TypeVar("Answer")
-
-
-def _asks(
-    build: Callable[P, Call[Answer]],
-) -> Callable[Concatenate["AsyncQueue", P], Coroutine[Any, Any, Answer]]:
-    async def method(self: "AsyncQueue", /, *arguments: P.args, **options: P.kwargs) -> Answer:
-        return await self._ask(build(*arguments, **options))
-
-    return _calls.described(method, build)
 
 
 class AsyncQueue:
@@ -39,12 +29,12 @@ class AsyncQueue:
     def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
         self.connection = connection
 
-    enqueue = _asks(_calls.enqueue)
-    enqueue_many = _asks(_calls.enqueue_many)
-    cancel = _asks(_calls.cancel)
-    retry = _asks(_calls.retry)
-    get = _asks(_calls.get)
-    history = _asks(_calls.history)
+    enqueue = _calls.async_method(_calls.enqueue)
+    enqueue_many = _calls.async_method(_calls.enqueue_many)
+    cancel = _calls.async_method(_calls.cancel)
+    retry = _calls.async_method(_calls.retry)
+    get = _calls.async_method(_calls.get)
+    history = _calls.async_method(_calls.history)
 
     async def _ask(self, call: Call[Answer]) -> Answer:
         try:

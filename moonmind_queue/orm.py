@@ -8,9 +8,8 @@ for each and an attribute for each column; they are read, and a flush that would
 refused.
 """
 
-from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
-from typing import Annotated, Any, ClassVar, Concatenate, ParamSpec, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import psycopg
 from psycopg.types.json import Jsonb
@@ -41,37 +40,10 @@ from moonmind_queue import _calls, errors
 from moonmind_queue._calls import SCHEMA, Call
 from moonmind_queue._values import json_text
 
-P = ParamSpec("P")
 Answer = TypeVar("Answer")
 
 
 # --- enqueue -------------------------------------------------------------------------------
-
-
-def _asks(build: Callable[P, Call[Answer]]) -> Callable[Concatenate["SessionQueue", P], Answer]:
-    def method(self: "SessionQueue", /, *arguments: P.args, **options: P.kwargs) -> Answer:
-        call = build(*arguments, **options)
-        try:
-            return call.read([*self.session.execute(_statement(call))])
-        except exc.DBAPIError as error:
-            raise _translated(error) from error.orig
-
-    return _calls.described(method, build)
-
-
-def _awaits(
-    build: Callable[P, Call[Answer]],
-) -> Callable[Concatenate["AsyncSessionQueue", P], Coroutine[Any, Any, Answer]]:
-    async def method(
-        self: "AsyncSessionQueue", /, *arguments: P.args, **options: P.kwargs
-    ) -> Answer:
-        call = build(*arguments, **options)
-        try:
-            return call.read([*await self.session.execute(_statement(call))])
-        except exc.DBAPIError as error:
-            raise _translated(error) from error.orig
-
-    return _calls.described(method, build)
 
 
 class SessionQueue:
@@ -84,8 +56,14 @@ class SessionQueue:
     def __init__(self, session: Session | scoped_session[Any] | Connection) -> None:
         self.session = session
 
-    enqueue = _asks(_calls.enqueue)
-    enqueue_many = _asks(_calls.enqueue_many)
+    enqueue = _calls.method(_calls.enqueue)
+    enqueue_many = _calls.method(_calls.enqueue_many)
+
+    def _ask(self, call: Call[Answer]) -> Answer:
+        try:
+            return call.read([*self.session.execute(_statement(call))])
+        except exc.DBAPIError as error:
+            raise _translated(error) from error.orig
 
 
 class AsyncSessionQueue:
@@ -94,8 +72,14 @@ class AsyncSessionQueue:
     def __init__(self, session: AsyncSession | async_scoped_session[Any] | AsyncConnection) -> None:
         self.session = session
 
-    enqueue = _awaits(_calls.enqueue)
-    enqueue_many = _awaits(_calls.enqueue_many)
+    enqueue = _calls.async_method(_calls.enqueue)
+    enqueue_many = _calls.async_method(_calls.enqueue_many)
+
+    async def _ask(self, call: Call[Answer]) -> Answer:
+        try:
+            return call.read([*await self.session.execute(_statement(call))])
+        except exc.DBAPIError as error:
+            raise _translated(error) from error.orig
 
 
 def _statement(call: Call[Any]) -> Select[Any]:

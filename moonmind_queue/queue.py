@@ -7,11 +7,11 @@ enqueued on your connection exists exactly when your transaction commits. The ru
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, LiteralString, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, LiteralString, TypeVar
 
 import psycopg
 from psycopg.rows import dict_row, tuple_row
@@ -27,16 +27,8 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 512 * 1024
 
-P = ParamSpec("P")
 Answer = TypeVar("Answer")
 Row = TypeVar("Row", bound="DataclassInstance")
-
-
-def _asks(build: Callable[P, Call[Answer]]) -> Callable[Concatenate["Queue", P], Answer]:
-    def method(self: "Queue", /, *arguments: P.args, **options: P.kwargs) -> Answer:
-        return self._ask(build(*arguments, **options))
-
-    return _calls.described(method, build)
 
 
 class Queue:
@@ -47,8 +39,8 @@ class Queue:
 
     # --- produce ---------------------------------------------------------------------------
 
-    enqueue = _asks(_calls.enqueue)
-    enqueue_many = _asks(_calls.enqueue_many)
+    enqueue = _calls.method(_calls.enqueue)
+    enqueue_many = _calls.method(_calls.enqueue_many)
 
     # --- hold a lease ----------------------------------------------------------------------
 
@@ -198,8 +190,8 @@ class Queue:
         """Take back jobs whose lease ran out; workers do this on a timer, anybody may."""
         return self._rows(Reclaimed, "reclaim", limit=limit)
 
-    cancel = _asks(_calls.cancel)
-    retry = _asks(_calls.retry)
+    cancel = _calls.method(_calls.cancel)
+    retry = _calls.method(_calls.retry)
 
     def unlock(self, job_id: int, *, force: bool = False) -> JobState:
         """Take a lease away; refused while its worker is alive, unless forced."""
@@ -259,8 +251,8 @@ class Queue:
 
     # --- inspect ---------------------------------------------------------------------------
 
-    get = _asks(_calls.get)
-    history = _asks(_calls.history)
+    get = _calls.method(_calls.get)
+    history = _calls.method(_calls.history)
 
     def artifacts(self, job_id: int) -> list[Artifact]:
         """Return the artifacts of a job, newest first; raises ``JobNotFound``."""
