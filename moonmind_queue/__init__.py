@@ -1,7 +1,9 @@
 """A job queue for coding agents in one PostgreSQL database.
 
 Produce and inspect with :class:`Queue` over your own connection, or with :func:`connect`; run
-jobs with :class:`Worker`. The rules are SQL functions in the schema ``moonmind_queue``.
+jobs with :class:`Worker`. :class:`AsyncQueue` and :func:`connect_async` are the asyncio client;
+``moonmind_queue.orm`` is for SQLAlchemy. The rules are SQL functions in the schema
+``moonmind_queue``.
 """
 
 from importlib import import_module
@@ -46,6 +48,7 @@ from moonmind_queue.model import (
 from moonmind_queue.queue import Queue, connect
 
 if TYPE_CHECKING:
+    from moonmind_queue.aio import AsyncQueue, connect_async
     from moonmind_queue.worker import Worker
 
 __version__ = version("moonmind-queue")
@@ -54,6 +57,7 @@ __all__ = [
     "Artifact",
     "ArtifactCorrupt",
     "ArtifactTooLarge",
+    "AsyncQueue",
     "Block",
     "ClaimedJob",
     "Context",
@@ -83,11 +87,18 @@ __all__ = [
     "Worker",
     "WrongState",
     "connect",
+    "connect_async",
 ]
+
+_LAZY = {
+    "AsyncQueue": "moonmind_queue.aio",
+    "Worker": "moonmind_queue.worker",
+    "connect_async": "moonmind_queue.aio",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import the worker only where it is used: a producer starts faster without its threads."""
-    if name == "Worker":
-        return import_module("moonmind_queue.worker").Worker
+    """Import the worker, or the asyncio client, only where it is used: a producer starts faster."""
+    if module := _LAZY.get(name):
+        return getattr(import_module(module), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

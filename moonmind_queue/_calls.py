@@ -6,11 +6,20 @@ names, defaults and words of a question stand once: here.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Any, Generic, LiteralString, TypeVar, get_args
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    LiteralString,
+    ParamSpec,
+    TypeVar,
+    get_args,
+)
 
 from psycopg.rows import RowFactory, class_row, tuple_row
 from psycopg.sql import SQL, Composable, Identifier, Placeholder
@@ -24,6 +33,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "moonmind_queue"
 
+P = ParamSpec("P")
 Answer = TypeVar("Answer")
 Method = TypeVar("Method", bound=Callable[..., Any])
 Row = TypeVar("Row", bound="DataclassInstance")
@@ -205,18 +215,46 @@ def view(
     )
 
 
-def described(method: Method, build: Callable[..., Call[Any]]) -> Method:
-    """Give a client's method the name, the words and the parameters of the call that it makes."""
+# --- how a call becomes a client's method --------------------------------------------------
+
+
+def method(build: Callable[P, Call[Answer]]) -> Callable[Concatenate[Any, P], Answer]:
+    """Make the method of a client that makes this call; the client's ``_ask`` carries it."""
+
+    def ask(self: Any, /, *arguments: P.args, **options: P.kwargs) -> Answer:
+        answer: Answer = self._ask(build(*arguments, **options))
+        return answer
+
+    return _described(ask, build)
+
+
+def async_method(
+    build: Callable[P, Call[Answer]],
+) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, Answer]]:
+    """Make the method of a client whose ``_ask`` is a coroutine."""
+
+    async def ask(self: Any, /, *arguments: P.args, **options: P.kwargs) -> Answer:
+        answer: Answer = await self._ask(build(*arguments, **options))
+        return answer
+
+    return _described(ask, build)
+
+
+def _described(ask: Method, build: Callable[..., Call[Any]]) -> Method:
+    """Give a method the name, the words and the parameters of its call: what help() shows."""
     call = inspect.signature(build)
-    method.__name__, method.__doc__ = build.__name__, build.__doc__
-    method.__signature__ = call.replace(  # type: ignore[attr-defined]  # what help() reads
+    ask.__name__, ask.__doc__ = build.__name__, build.__doc__
+    ask.__signature__ = call.replace(  # type: ignore[attr-defined]  # inspect reads it
         parameters=[
-            inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD),
+            inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY),
             *call.parameters.values(),
         ],
         return_annotation=get_args(call.return_annotation)[0],
     )
-    return method
+    return ask
+
+
+# --- plumbing ------------------------------------------------------------------------------
 
 
 def _checked(kind: str, payload: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -31,6 +31,11 @@ def storable(value: Any) -> Any:
     return value
 
 
+def json_text(value: Jsonb) -> str:
+    """Return a value of :func:`to_json` as text, for drivers that know nothing of ``Jsonb``."""
+    return _dumps(value.obj)
+
+
 def _dumps(value: Any) -> str:
     return json.dumps(
         value,

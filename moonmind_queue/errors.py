@@ -23,6 +23,7 @@ Errors of the database are told apart by SQLSTATE, never by their text.
 import psycopg
 
 MESSAGE_LIMIT = 2000
+NO_CONNECTION = "08000"
 
 
 class QueueError(Exception):
@@ -102,15 +103,22 @@ _UNAVAILABLE = ("08", "40", "57P", "25006", "53300")
 
 def from_postgres(error: psycopg.Error) -> QueueError:
     """Translate a psycopg error; only its primary message is kept, never a statement's values."""
-    state = error.sqlstate or ""
-    message = (error.diag.message_primary or str(error)).strip()[:MESSAGE_LIMIT]
+    state = error.sqlstate
+    if not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        state = NO_CONNECTION
+    elif not state and isinstance(error, psycopg.DataError):
+        state = "22000"
+    return from_sqlstate(state or "", error.diag.message_primary or str(error))
+
+
+def from_sqlstate(state: str, message: str) -> QueueError:
+    """Make the error of an SQLSTATE, which is empty when there is none to be had."""
+    message = message.strip()[:MESSAGE_LIMIT]
     if known := _BY_SQLSTATE.get(state):
         return known(message)
-    if state.startswith(_UNAVAILABLE) or (
-        not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
-    ):
+    if state.startswith(_UNAVAILABLE):
         return DatabaseUnavailable(message)
-    if state.startswith(_BAD_ARGUMENT) or (not state and isinstance(error, psycopg.DataError)):
+    if state.startswith(_BAD_ARGUMENT):
         return InvalidArgument(message)
     if state == "42501":
         return NotAllowed(message)

@@ -4,8 +4,8 @@ Fields are columns of the same name; instants are aware ``datetime`` from the da
 Nothing here knows a connection.
 """
 
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -34,9 +34,18 @@ FINAL_STATES = frozenset(
 )
 
 
+def plain(value: Any) -> Any:
+    """Return a value as JSON has it: an instant in ISO 8601 and UTC, a duration in seconds."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    return value
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One row of ``job``: what was asked for and how it stands."""
+    """One row of ``job_overview``: what was asked for, how it stands and who has it."""
 
     id: int
     key: str | None
@@ -52,15 +61,33 @@ class Job:
     result: dict[str, Any] | None
     error: str | None
     created_at: datetime
+    updated_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    capabilities: list[str]
+    worker: str | None
+    lease_expires_at: datetime | None
+    cancel_requested: bool
+    after: list[int]
     timeout: timedelta | None
     expires_at: datetime | None
     on_dependency_failure: str
     concurrency_key: str | None
+    repository: str | None
+    deadline_at: datetime | None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "state", JobState(self.state))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the job as JSON has it everywhere: the ``document`` of ``job_document``."""
+        return {field.name: plain(getattr(self, field.name)) for field in fields(self)}
+
+    def summary(self) -> dict[str, Any]:
+        """Return the job as lists have it: :meth:`to_json` without payload and result."""
+        whole = self.to_json()
+        del whole["payload"], whole["result"]
+        return whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,11 +7,11 @@ enqueued on your connection exists exactly when your transaction commits. The ru
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, LiteralString, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, LiteralString, TypeVar
 
 import psycopg
 from psycopg.rows import dict_row, tuple_row
@@ -27,16 +27,8 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 512 * 1024
 
-P = ParamSpec("P")
 Answer = TypeVar("Answer")
 Row = TypeVar("Row", bound="DataclassInstance")
-
-
-def _asks(build: Callable[P, Call[Answer]]) -> Callable[Concatenate["Queue", P], Answer]:
-    def method(self: "Queue", /, *arguments: P.args, **options: P.kwargs) -> Answer:
-        return self._ask(build(*arguments, **options))
-
-    return _calls.described(method, build)
 
 
 class Queue:
@@ -47,8 +39,8 @@ class Queue:
 
     # --- produce ---------------------------------------------------------------------------
 
-    enqueue = _asks(_calls.enqueue)
-    enqueue_many = _asks(_calls.enqueue_many)
+    enqueue = _calls.method(_calls.enqueue)
+    enqueue_many = _calls.method(_calls.enqueue_many)
 
     # --- hold a lease ----------------------------------------------------------------------
 
@@ -208,20 +200,20 @@ class Queue:
         """Take back jobs whose lease ran out; workers do this on a timer, anybody may."""
         return self._rows(Reclaimed, "reclaim", limit=limit)
 
-    cancel = _asks(_calls.cancel)
-    retry = _asks(_calls.retry)
+    cancel = _calls.method(_calls.cancel)
+    retry = _calls.method(_calls.retry)
 
-    unlock = _asks(_operations.unlock)
-    redrive = _asks(_operations.redrive)
-    pause = _asks(_operations.pause)
-    resume = _asks(_operations.resume)
-    set_limit = _asks(_operations.set_limit)
-    set_timeout = _asks(_operations.set_timeout)
-    set_backoff = _asks(_operations.set_backoff)
-    set_policy = _asks(_operations.set_policy)
-    drop_policy = _asks(_operations.drop_policy)
-    repair = _asks(_operations.repair)
-    prune = _asks(_operations.prune)
+    unlock = _calls.method(_operations.unlock)
+    redrive = _calls.method(_operations.redrive)
+    pause = _calls.method(_operations.pause)
+    resume = _calls.method(_operations.resume)
+    set_limit = _calls.method(_operations.set_limit)
+    set_timeout = _calls.method(_operations.set_timeout)
+    set_backoff = _calls.method(_operations.set_backoff)
+    set_policy = _calls.method(_operations.set_policy)
+    drop_policy = _calls.method(_operations.drop_policy)
+    repair = _calls.method(_operations.repair)
+    prune = _calls.method(_operations.prune)
 
     # --- be a worker -----------------------------------------------------------------------
 
@@ -289,8 +281,8 @@ class Queue:
 
     # --- inspect ---------------------------------------------------------------------------
 
-    get = _asks(_calls.get)
-    history = _asks(_calls.history)
+    get = _calls.method(_calls.get)
+    history = _calls.method(_calls.history)
 
     def artifacts(self, job_id: int) -> list[Artifact]:
         """Return the artifacts of a job, newest first; raises ``JobNotFound``."""

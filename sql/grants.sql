@@ -33,7 +33,7 @@ grant select on
     moonmind_queue.job_overview, moonmind_queue.job_history, moonmind_queue.job_artifact,
     moonmind_queue.artifact_content, moonmind_queue.worker_overview, moonmind_queue.queue_status,
     moonmind_queue.blocked_job, moonmind_queue.paused_agent, moonmind_queue.limit_overview,
-    moonmind_queue.unserved_lane, moonmind_queue.queue_fault
+    moonmind_queue.unserved_lane, moonmind_queue.queue_fault, moonmind_queue.job_document
 to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 
 grant execute on function

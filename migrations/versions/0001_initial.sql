@@ -3724,6 +3724,45 @@ left join moonmind_queue.lease on lease.job_id = job.id;
 
 comment on view moonmind_queue.job_overview is 'Every job with its lease and its dependencies.';
 
+-- A job as JSON: the columns of job_overview, instants in ISO 8601 and UTC, durations in seconds. Lists
+-- have the summary, which leaves the payload and the result where they are. `show --json`, `ls --json`
+-- and Job.to_json() give the same, member by member; a test compares them.
+create or replace view moonmind_queue.job_document as
+select id, summary || jsonb_build_object('payload', payload, 'result', result) as document, summary
+from (
+    select id, payload, result, jsonb_build_object(
+        'id', id,
+        'key', key,
+        'name', name,
+        'agent', agent,
+        'kind', kind,
+        'state', state,
+        'priority', priority,
+        'run_at', to_char(run_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+        'attempt', attempt,
+        'max_attempts', max_attempts,
+        'error', error,
+        'created_at', to_char(created_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+        'updated_at', to_char(updated_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+        'started_at', to_char(started_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+        'finished_at', to_char(finished_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+        'capabilities', capabilities,
+        'worker', worker,
+        'lease_expires_at', to_char(lease_expires_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+        'cancel_requested', cancel_requested,
+        'after', after,
+        'timeout', extract(epoch from timeout),
+        'expires_at', to_char(expires_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+        'on_dependency_failure', on_dependency_failure,
+        'concurrency_key', concurrency_key,
+        'repository', repository,
+        'deadline_at', to_char(deadline_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+    ) as summary
+    from moonmind_queue.job_overview
+) as job;
+
+comment on view moonmind_queue.job_document is 'Every job as one JSON object: whole, and without payload and result for lists.';
+
 create or replace view moonmind_queue.job_history as
 select event.job_id, event.seq, event.at, event.type, event.level, event.message, event.worker,
        event.data, job.agent, job.kind, job.name, job.key
@@ -3967,7 +4006,7 @@ grant select on
     moonmind_queue.job_overview, moonmind_queue.job_history, moonmind_queue.job_artifact,
     moonmind_queue.artifact_content, moonmind_queue.worker_overview, moonmind_queue.queue_status,
     moonmind_queue.blocked_job, moonmind_queue.paused_agent, moonmind_queue.limit_overview,
-    moonmind_queue.unserved_lane, moonmind_queue.queue_fault
+    moonmind_queue.unserved_lane, moonmind_queue.queue_fault, moonmind_queue.job_document
 to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 
 grant execute on function

@@ -4,7 +4,6 @@ import json
 
 import click
 
-from moonmind_queue.cli.files import artifact_row
 from moonmind_queue.cli.output import (
     STATE_STYLES,
     console,
@@ -51,9 +50,10 @@ def ls(
     with opened() as queue:
         rows = queue.select(
             """
-            select id, state, agent, kind, name, key, priority, attempt, max_attempts, run_at,
-                   worker, created_at, finished_at, error
+            select id, state, agent, kind, name, attempt, max_attempts, worker, created_at, error,
+                   summary
             from moonmind_queue.job_overview
+            join moonmind_queue.job_document using (id)
             where (%(states)s::text[] = '{}' or state = any (%(states)s))
               and (%(agent)s::text is null or agent = %(agent)s)
               and (%(kind)s::text is null or kind = %(kind)s)
@@ -68,7 +68,7 @@ def ls(
             limit=limit,
         )
     if as_json:
-        print_json(rows)
+        print_json([row["summary"] for row in rows])
         return
     for row in rows:
         row["created"] = row["created_at"]
@@ -89,8 +89,11 @@ def show(job: int, as_json: bool) -> None:
       moonmind-queue show 7
     """
     with opened() as queue:
-        queue.get(job)
-        [row] = queue.select("select * from moonmind_queue.job_overview where id = %(id)s", id=job)
+        whole = queue.get(job)
+        if as_json:
+            print_json(whole.to_json())
+            return
+        row = {name: getattr(whole, name) for name in whole.__slots__}
         row["blocked_reason"] = next(
             (
                 each["reason"]
@@ -101,9 +104,6 @@ def show(job: int, as_json: bool) -> None:
             None,
         )
         files = queue.artifacts(job)
-    if as_json:
-        print_json(row | {"artifacts": [artifact_row(each) for each in files]})
-        return
     from rich.text import Text
 
     out = console()

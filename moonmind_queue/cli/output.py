@@ -81,7 +81,12 @@ def console() -> "Console":
 
 def print_json(value: Any) -> None:
     """Print one JSON document on one line."""
-    click.echo(json.dumps(value, default=_plain, ensure_ascii=False))
+    from moonmind_queue.model import plain
+
+    def written(other: Any) -> Any:
+        return str(other) if (short := plain(other)) is other else short
+
+    click.echo(json.dumps(value, default=written, ensure_ascii=False))
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], *columns: str, empty: str) -> None:
@@ -140,11 +145,3 @@ def _style(column: str, value: Any) -> str:
     if column in ("state", "status"):
         return STATE_STYLES.get(value, {"live": "green", "stale": "red"}.get(value, "default"))
     return "default"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    return str(value)

@@ -92,8 +92,11 @@ def test_public_names_are_sorted_and_exist():
 
 
 def test_importing_the_client_is_light():
-    """A producer loads neither SQLAlchemy nor Alembic, pydantic, rich or the worker."""
-    heavy = "{'sqlalchemy', 'alembic', 'pydantic', 'rich', 'structlog', 'moonmind_queue.worker'}"
+    """A producer loads neither SQLAlchemy nor Alembic, pydantic, rich, the worker or asyncio's."""
+    heavy = (
+        "{'sqlalchemy', 'alembic', 'pydantic', 'rich', 'structlog', 'moonmind_queue.worker',"
+        " 'moonmind_queue.aio', 'moonmind_queue.orm'}"
+    )
     code = f"import sys, moonmind_queue; print(sorted({heavy} & set(sys.modules)))"
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,0 +1,140 @@
+"""SQLAlchemy engines, sessions and an application's own table, on the database of one test."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy import URL, Engine, NullPool, create_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from moonmind_queue import Queue, connect
+
+
+class Base(DeclarativeBase):
+    """The application's own tables."""
+
+
+class Invoice(Base):
+    """A row that is to exist exactly when its job does."""
+
+    __tablename__ = "invoice"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    customer: Mapped[str]
+
+
+@pytest.fixture
+def url(fresh: str) -> Callable[[str], URL]:
+    """The URL of the database of this test for a driver of SQLAlchemy."""
+    given = conninfo_to_dict(fresh)
+    host, port = str(given.get("host", "")), given.get("port")
+
+    def of(driver: str) -> URL:
+        return URL.create(
+            f"postgresql+{driver}",
+            username=given.get("user"),
+            password=given.get("password"),
+            host=None if host.startswith("/") else host,
+            port=None if host.startswith("/") else int(port),
+            database=given["dbname"],
+            query={"host": host, "port": str(port)} if host.startswith("/") else {},
+        )
+
+    return of
+
+
+@pytest.fixture
+def engine(url) -> Engine:
+    """An engine on the database of this test, where the application has its table."""
+    engine = create_engine(url("psycopg"), poolclass=NullPool)
+    Base.metadata.create_all(engine)
+    return engine
+
+
+@pytest.fixture(params=["Session", "Connection"])
+def session(request, engine: Engine) -> Iterator[Any]:
+    """A session of the ORM, then a connection of Core: in a transaction that begins by itself."""
+    with Session(engine) if request.param == "Session" else engine.connect() as session:
+        yield session
+
+
+@pytest.fixture
+def heard(fresh: str) -> Iterator[Callable[[float], list[str]]]:
+    """Listen as an idle worker does; gives what was notified within so many seconds."""
+    with psycopg.connect(fresh, autocommit=True) as listener:
+        listener.execute("listen moonmind_queue")
+        queue = Queue(listener)
+        queue.doze(
+            queue.register_worker(
+                "sleeper",
+                agents=None,
+                kinds=None,
+                capabilities=[],
+                slots=1,
+                host="here",
+                pid=1,
+                version="1",
+            )
+        )
+        yield lambda patience: [
+            message.payload for message in listener.notifies(timeout=patience, stop_after=1)
+        ]
+
+
+@pytest.fixture
+def lived(fresh: str, clock_of) -> str:
+    """The DSN of a queue in which everything has happened once, so that each column has a say."""
+    clock = clock_of(fresh)
+    clock.freeze(datetime(2026, 1, 1, 12, 0, 0, 120_000, tzinfo=UTC))
+    with connect(fresh) as queue:
+        for worker, agents in (("one", None), ("two", ["codex"])):
+            number = queue.register_worker(
+                worker,
+                agents=agents,
+                kinds=agents,
+                capabilities=["gpu"],
+                slots=1,
+                host="here",
+                pid=1,
+                version="1",
+            )
+        queue.see_worker(number, stopped=True)
+        done = queue.enqueue("send", {"a": 1, "b": [None, 1.5, "ü"]}, name="done", key="done")
+        queue.enqueue("send", after=[done], key="later")
+        [job] = queue.claim("one", start=True)
+        queue.append_event(job, "progress", "half way", data={"percent": 50})
+        queue.put_artifact(job, "notes.txt", b"hello")
+        clock.advance(timedelta(seconds=1, microseconds=1))
+        queue.complete(job, {"ok": True})
+        queue.cancel(queue.enqueue("send", capabilities=["gpu", "docker"]), "not now")
+        for outcome in ("block", "fail", "retry"):
+            queue.enqueue("send", name=outcome, priority=1)
+            [job] = queue.claim("one")
+            queue.fail(job, "no luck\nat all", outcome=outcome)
+        queue.enqueue("send", after=[job.id], run_at=clock.now + timedelta(days=9))
+        queue.enqueue("send", priority=2, max_attempts=1)
+        queue.claim("one", start=True)
+        clock.advance(timedelta(hours=1))
+        queue.reclaim()
+        held = queue.enqueue("send", priority=9)
+        queue.claim("one")
+        queue.cancel(held)
+        clock.advance(timedelta(minutes=1))
+        queue.enqueue(
+            "send",
+            {"repository": "acme/site"},
+            timeout=timedelta(minutes=90, microseconds=1),
+            expires_at=clock.now + timedelta(days=1),
+            on_dependency_failure="run",
+            concurrency_key="account",
+            capabilities=["nobody has this"],
+        )
+        queue.set_limit("kind", "send", 9)
+        queue.set_limit("concurrency_key", "*", 1)
+        queue.pause("codex", "for good")
+        queue.connection.execute("insert into moonmind_queue.ready values (1, 999999, 1)")
+        queue.pause("claude", "resting", clock.now + timedelta(hours=1))
+    return fresh
