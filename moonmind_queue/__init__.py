@@ -19,6 +19,7 @@ from moonmind_queue.errors import (
     LeaseLost,
     NotAllowed,
     QueueError,
+    ScheduleNotFound,
     SchemaMismatch,
     SettingsError,
     UnknownKind,
@@ -28,11 +29,13 @@ from moonmind_queue.executors import Block, Context, Executor, Fail, Retry, Stop
 from moonmind_queue.model import (
     Artifact,
     ClaimedJob,
+    DueSchedule,
     Event,
     Job,
     JobState,
     Reclaimed,
     Renewal,
+    Schedule,
 )
 from moonmind_queue.queue import Queue, connect
 
@@ -50,6 +53,7 @@ __all__ = [
     "Context",
     "DatabaseError",
     "DatabaseUnavailable",
+    "DueSchedule",
     "Event",
     "Executor",
     "Fail",
@@ -65,6 +69,8 @@ __all__ = [
     "Reclaimed",
     "Renewal",
     "Retry",
+    "Schedule",
+    "ScheduleNotFound",
     "SchemaMismatch",
     "SettingsError",
     "Stopped",

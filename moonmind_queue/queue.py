@@ -9,35 +9,24 @@ enqueued on your connection exists exactly when your transaction commits. The ru
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from datetime import datetime, timedelta
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, LiteralString, TypeVar
+from typing import Any
 
-import psycopg
-from psycopg.rows import class_row, dict_row, tuple_row
-from psycopg.sql import SQL, Composable, Identifier, Placeholder
+from psycopg.sql import SQL
 
 from moonmind_queue import errors, executors
+from moonmind_queue._calls import SCHEMA
 from moonmind_queue._connection import open_connection
+from moonmind_queue._scheduling import Scheduling
 from moonmind_queue._values import opened, storable, to_json
 from moonmind_queue.model import Artifact, ClaimedJob, Event, Job, JobState, Reclaimed, Renewal
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-SCHEMA = "moonmind_queue"
 CHUNK_BYTES = 512 * 1024
 
-Row = TypeVar("Row", bound="DataclassInstance")
 
-
-class Queue:
+class Queue(Scheduling):
     """Enqueue, lease, finish and inspect jobs over one psycopg connection."""
-
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        self.connection = connection
 
     # --- produce ---------------------------------------------------------------------------
 
@@ -65,7 +54,7 @@ class Queue:
             self._value(
                 "enqueue",
                 kind=kind,
-                payload=to_json(_checked(kind, payload or {})),
+                payload=to_json(executors.checked(kind, payload or {})),
                 agent=agent,
                 name=name,
                 key=key,
@@ -84,7 +73,7 @@ class Queue:
         keys of this call or of existing jobs.
         """
         checked = [
-            {**job, "payload": _checked(job["kind"], job.get("payload") or {})}
+            {**job, "payload": executors.checked(job["kind"], job.get("payload") or {})}
             if "kind" in job
             else dict(job)
             for job in jobs
@@ -354,49 +343,6 @@ class Queue:
                 f"artifact {artifact.id} ({artifact.name}) is damaged: its digest is not its sha256"
             )
 
-    def select(self, query: LiteralString, **values: Any) -> list[dict[str, Any]]:
-        """Return the rows of a query on the views as dictionaries; see ``docs/sql.md``."""
-        with self._cursor() as cursor:
-            cursor.row_factory = dict_row
-            return cursor.execute(query, values).fetchall()
-
-    # --- plumbing --------------------------------------------------------------------------
-
-    def _rows(self, row: type[Row], function: str, **arguments: Any) -> list[Row]:
-        """Call a SQL function and return the columns that ``row`` has fields for.
-
-        Columns and arguments are named, so that an old client works on a newer schema: a column
-        or a defaulted parameter that was added goes unnoticed.
-        """
-        with self._cursor() as cursor:
-            cursor.row_factory = class_row(row)
-            cursor.execute(_call(row, function, tuple(arguments)), arguments)
-            return cursor.fetchall()
-
-    def _value(self, function: str, **arguments: Any) -> Any:
-        """Call a SQL function and return the one value that it gives."""
-        with self._cursor() as cursor:
-            cursor.execute(_call(None, function, tuple(arguments)), arguments)
-            row = cursor.fetchone()
-            return row[0] if row else None
-
-    def _view(self, row: type[Row], view: str, clause: Composable, **values: Any) -> list[Row]:
-        with self._cursor() as cursor:
-            cursor.row_factory = class_row(row)
-            query = SQL("select {} from {} {}").format(
-                _columns(row), Identifier(SCHEMA, view), clause
-            )
-            cursor.execute(query, values)
-            return cursor.fetchall()
-
-    @contextmanager
-    def _cursor(self) -> Iterator[psycopg.Cursor[Any]]:
-        try:
-            with self.connection.cursor(row_factory=tuple_row) as cursor:
-                yield cursor
-        except psycopg.Error as error:
-            raise errors.from_postgres(error) from error
-
 
 @contextmanager
 def connect(dsn: str, *, application_name: str = SCHEMA) -> Iterator[Queue]:
@@ -406,29 +352,3 @@ def connect(dsn: str, *, application_name: str = SCHEMA) -> Iterator[Queue]:
     """
     with open_connection(dsn, application_name=application_name) as connection:
         yield Queue(connection)
-
-
-def _checked(kind: str, payload: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Validate a payload by the executor of its kind, where that is installed here."""
-    try:
-        executor = executors.find(kind)
-    except errors.UnknownKind:
-        return payload
-    return executor.validate(payload)
-
-
-@cache  # composing a query takes as long as running a short one
-def _call(row: type[Any] | None, function: str, names: tuple[str, ...]) -> bytes:
-    """Return the query that calls a SQL function for the columns of ``row``, or for all."""
-    named = (SQL("{} => {}").format(Identifier(f"p_{name}"), Placeholder(name)) for name in names)
-    return (
-        SQL("select {} from {}({})")
-        .format(
-            _columns(row) if row else SQL("*"), Identifier(SCHEMA, function), SQL(", ").join(named)
-        )
-        .as_bytes()
-    )
-
-
-def _columns(row: type[Any]) -> Composable:
-    return SQL(", ").join(Identifier(field.name) for field in fields(row))

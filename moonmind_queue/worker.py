@@ -26,6 +26,7 @@ from moonmind_queue._attempt import Attempt, Ending, Pool
 from moonmind_queue._connection import connection_options, reconnect_delay, spread
 from moonmind_queue._keeper import Keeper
 from moonmind_queue._listener import Listener
+from moonmind_queue._ticker import tick
 from moonmind_queue.errors import DatabaseError, DatabaseUnavailable, InvalidArgument, LeaseLost
 from moonmind_queue.executors import Executor
 from moonmind_queue.model import ClaimedJob
@@ -231,12 +232,13 @@ class Worker:
             return list(self._running.values())
 
     def _take_back(self, queue: Queue) -> None:
-        """Take lost jobs back when it is time to, in step with nobody."""
+        """Take lost jobs back and run schedules when it is time to, in step with nobody."""
         now = time.monotonic()
         if now < self._next_reclaim and now < self._due:
             return
         for job in queue.reclaim():
             log.warning("job.reclaimed", job=job.job_id, state=job.state)
+        tick(queue)
         self._next_reclaim = now + spread(self._reclaim.total_seconds(), 0.7, 1)
         self._look.set()
 

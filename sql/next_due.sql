@@ -1,8 +1,8 @@
 -- next_due(agents, kinds, capabilities) → how long until time alone brings such a worker something.
 --
 -- Contract
---   * The earliest run_at of a scheduled job that it may take, or the earliest end of any lease;
---     0 when that has passed, null when there is none.
+--   * The earliest run_at of a scheduled job that it may take, the earliest end of any lease, or
+--     the next occurrence of any schedule; 0 when that has passed, null when there is none.
 --   * Reads only: an idle worker sleeps this long, or until it is notified.
 create or replace function moonmind_queue.next_due(
     p_agents       text[] default null,
@@ -26,7 +26,8 @@ begin
                 select run_at from scheduled where lane_id = lane.id order by run_at limit 1
             ) as first
         ),
-        (select min(expires_at) from lease)
+        (select min(expires_at) from lease),
+        (select min(due_at) from schedule)
     ) into v_due;
     if v_due is null then  -- greatest() would pass over it
         return null;

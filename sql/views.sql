@@ -104,3 +104,10 @@ left join last_step on last_step.job_id = job.id
 where job.state in ('waiting', 'blocked');
 
 comment on view moonmind_queue.blocked_job is 'Jobs that wait for others or for a person, with the reason in words.';
+
+create or replace view moonmind_queue.schedule_overview as
+select name, cron, timezone, catch_up, paused, next_at, last_at, last_job_id, job, error, retry_at,
+       created_at, updated_at
+from moonmind_queue.schedule;
+
+comment on view moonmind_queue.schedule_overview is 'Every schedule: when it comes next, and its latest job.';
