@@ -21,6 +21,7 @@ OWN = [
     "dead_lettered",
     "retried",
     "unlocked",
+    "scheduled",
     "artifact",
 ]
 
