@@ -1,6 +1,6 @@
 """Commands for what is enqueued again and again."""
 
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -102,7 +102,7 @@ def ls(as_json: bool) -> None:
         return
     for row in rows:
         row["kind"], row["last_job"] = row["job"]["kind"], row["last_job_id"]
-        row["next"] = "paused" if row["paused"] else row["next_at"]
+        row["next"] = "paused" if row["paused"] else _local(row["next_at"], row["timezone"])
         row["state"] = row["last_state"]
         row["error"] = (row["error"] or "").partition("\n")[0]
     columns = ("name", "cron", "timezone", "kind", "catch_up", "next", "last_job", "state", "error")
@@ -202,5 +202,12 @@ def _coming(queue: "Queue", name: str) -> list[datetime]:
     return []
 
 
-def _local(time: datetime, timezone: str) -> str:
-    return time.astimezone(ZoneInfo(timezone)).isoformat(" ", "minutes")
+def _local(time: datetime | None, timezone: str) -> str:
+    """Return a time as the clock on the wall there shows it; UTC where the zone is not known."""
+    if time is None:
+        return "soon"
+    try:
+        zone: tzinfo = ZoneInfo(timezone)
+    except (LookupError, ValueError, OSError):
+        zone = UTC
+    return time.astimezone(zone).isoformat(" ", "minutes")

@@ -121,6 +121,27 @@ def test_where_one_stops_another_goes_on(zone, cron):
     assert all(a < b for a, b in pairwise(whole))
 
 
+@pytest.mark.parametrize(
+    ("cron", "days"),
+    [
+        ("0 0 * * 0", [4, 11]),
+        ("0 0 * * 7", [4, 11]),
+        ("0 0 * * mon-tue", [5, 6]),
+        ("0 0 L * *", [31, 28]),
+        ("0 0 * * 5L", [30, 27]),
+        ("0 0 * * 2#2", [13, 10]),
+        ("0 0 13 * fri", [2, 9, 13]),
+        ("0 0 */10 JAN *", [1, 11, 21, 31, 1]),
+        ("0 0 1,15 * *", [1, 15, 1]),
+    ],
+)
+def test_the_forms_of_a_field(cron, days):
+    """What docs/schedules.md promises: days of January 2026, a Thursday's first, and on."""
+    found = islice(occurrences(cron, "UTC", datetime(2025, 12, 31, 12, tzinfo=UTC)), len(days))
+
+    assert [instant.day for instant in found] == days
+
+
 def test_what_has_passed_begins_with_the_next_and_ends_now():
     """The instant now is included; the one after it is next."""
     first = datetime(2026, 1, 1, 10, tzinfo=UTC)
