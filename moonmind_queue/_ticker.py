@@ -23,4 +23,4 @@ def tick(queue: Queue) -> None:
             queue.defer_schedule(due, str(error))
         else:
             if jobs:
-                log.info("schedule.ran", schedule=due.name, jobs=jobs, next_at=next_at.isoformat())
+                log.info("schedule.ran", schedule=due.name, jobs=len(jobs), next_at=str(next_at))

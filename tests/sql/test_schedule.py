@@ -281,7 +281,7 @@ def test_a_long_absence_takes_several_ticks_and_ends_the_same(queue, db, clock, 
     assert only(queue).next_at == MIDNIGHT + 252 * MINUTE
 
 
-def test_a_schedule_that_was_added_again_does_not_repeat_itself(queue, db, clock):
+def test_a_schedule_that_was_added_again_does_not_repeat_itself(queue, db, clock, types):
     """Removed and added within the minute: the key of the occurrence is taken."""
     clock.advance(-MINUTE)
     queue.add_schedule("s", "0 * * * *", NOOP)
@@ -295,7 +295,9 @@ def test_a_schedule_that_was_added_again_does_not_repeat_itself(queue, db, clock
     tick(queue)
 
     assert keys(db) == ["2026-01-01T00:00:00Z"]
-    assert only(queue).next_at == MIDNIGHT + HOUR
+    [number] = [row["id"] for row in queue.select("select id from moonmind_queue.job_overview")]
+    assert types(queue, number) == ["created", "scheduled"]
+    assert (only(queue).next_at, only(queue).last_job_id) == (MIDNIGHT + HOUR, None)
 
 
 def test_a_late_ticker_repeats_nothing_although_the_job_is_gone(queue, db, clock):
@@ -377,6 +379,23 @@ def test_a_schedule_that_changed_under_a_tick_is_not_moved(queue, db, clock):
     queue.defer_schedule(due, "too late to complain")
 
     assert only(queue) == before
+
+
+def test_a_definition_that_changed_to_the_same_next_time_is_not_moved(queue, db, clock):
+    """Only the revision tells: the operator's clock was read just before the occurrence came."""
+    queue.add_schedule("s", "0 * * * *", NOOP)
+    clock.advance(HOUR)
+    [due] = queue.due_schedules()
+    db.execute(
+        "select moonmind_queue.add_schedule('s', '0 1 * * *', %s::jsonb, p_next_at => %s)",
+        ['{"kind": "noop"}', due.next_at],
+    )
+
+    assert queue.run_schedule(due, [due.next_at], due.next_at + HOUR) == []
+    tick(queue)
+
+    assert keys(db) == ["2026-01-01T01:00:00Z"]
+    assert only(queue).next_at == MIDNIGHT + 25 * HOUR
 
 
 def test_removing_keeps_the_jobs(queue, db, clock):
