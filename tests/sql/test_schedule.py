@@ -504,13 +504,13 @@ def test_adding_anew_ends_the_rest(queue, db, clock):
 
 
 def hourly(here, clock_of, fresh, count=1):
-    """Schedules whose occurrence has just come, on a running clock."""
+    """Schedules whose occurrence has just come; returns that."""
     clock = clock_of(fresh)
+    clock.freeze()
     for number in range(count):
         here.add_schedule(f"s{number}", "0 * * * *", NOOP)
-    [first] = {schedule.next_at for schedule in here.schedules()}
-    clock.advance(first - clock.now)
-    return first
+    clock.advance(HOUR)
+    return MIDNIGHT + HOUR
 
 
 def test_sixteen_tickers_at_once_bring_one_job_each(here, session, threads, clock_of, fresh):

@@ -24,56 +24,65 @@ def produce(fresh):
 
 
 @pytest.fixture
-def shortly_before(fresh, clock_of):
-    """Set the running clock of the database to half a second before an instant."""
+def turn(fresh, clock_of, look):
+    """Set the running clock of the database, and have sleeping workers ask how long they may."""
     clock = clock_of(fresh)
 
-    def move(instant):
-        clock.advance(instant - timedelta(seconds=0.5) - clock.now)
+    def to(instant):
+        clock.advance(instant - clock.now)
+        look("select pg_notify('moonmind_queue', 'codex')")
 
-    return move
+    return to
 
 
-def test_an_idle_worker_runs_an_occurrence_on_time(start, listening, produce, look, shortly_before):
+def test_an_idle_worker_runs_an_occurrence_on_time(start, listening, produce, look, turn):
     """By the clock of the database, decades ahead of the worker's: not before, hardly after."""
     night = datetime(2051, 3, 26, 1, 0, tzinfo=UTC)  # 02:30 in Berlin, which that day has not
-    shortly_before(night)
+    turn(night - 12 * HOUR)
+    produce.add_schedule("nightly", "30 2 * * *", NOOP, timezone="Europe/Berlin")
     start(**NEVER)
     eventually(listening)
 
-    produce.add_schedule("nightly", "30 2 * * *", NOOP, timezone="Europe/Berlin")
+    turn(night - timedelta(seconds=0.5))
 
     [(key, created, finished)] = eventually(
         lambda: look(
             "select key, created_at, finished_at from moonmind_queue.job where state = 'succeeded'"
-        ),
-        within=5,
-    )
-    assert key == "schedule/nightly/2051-03-26T01:00:00Z"
-    assert timedelta(0) <= created - night < timedelta(seconds=1)
-    assert finished - night < timedelta(seconds=2)
-
-
-def test_four_workers_run_an_occurrence_once(start, listening, produce, look, shortly_before):
-    """All wake at the same instant; each of six schedules brings one job."""
-    shortly_before(datetime(2051, 1, 1, 12, tzinfo=UTC))
-    for number in range(4):
-        start(name=f"w{number}", **NEVER)
-    eventually(
-        lambda: (
-            look(
-                "select count(*) from pg_stat_activity where datname = current_database()"
-                " and query = 'listen moonmind_queue_control' and state = 'idle'"
-            )
-            == [4]
         )
     )
+    assert key == "schedule/nightly/2051-03-26T01:00:00Z"
+    assert timedelta(0) <= created - night < timedelta(seconds=3)
+    assert finished - night < timedelta(seconds=5)
 
+
+def test_adding_a_schedule_wakes_a_worker_for_it(start, listening, produce, look):
+    """A worker that sleeps for an hour computes what was added in SQL at once."""
+    start(**NEVER)
+    eventually(listening)
+
+    look("""select moonmind_queue.add_schedule('s', '0 2 * * *', '{"kind": "noop"}')""")
+
+    assert eventually(lambda: produce.schedules()[0].next_at, within=5)
+
+
+def test_four_workers_run_an_occurrence_once(start, produce, look, turn):
+    """All wake at the same instant; each of six schedules brings one job."""
+    noon = datetime(2051, 1, 1, 12, tzinfo=UTC)
+    turn(noon - HOUR / 2)
     for number in range(6):
         produce.add_schedule(f"s{number}", "0 * * * *", NOOP)
+    for number in range(4):
+        start(name=f"w{number}", **NEVER)
+    listeners = (
+        "select count(*) from pg_stat_activity where datname = current_database()"
+        " and query = 'listen moonmind_queue_control' and state = 'idle'"
+    )
+    eventually(lambda: look(listeners) == [4])
+
+    turn(noon - timedelta(seconds=0.3))
 
     done = "select count(*) from moonmind_queue.job where state = 'succeeded'"
-    eventually(lambda: look(done) == [6], within=8)
+    eventually(lambda: look(done) == [6])
     assert look("select count(*), count(distinct key) from moonmind_queue.job") == [(6, 6)]
     assert all(schedule.error is None for schedule in produce.schedules())
 
@@ -153,15 +162,17 @@ def test_a_worker_without_rights_on_tables_runs_schedules(
     ]
 
 
-def test_removal_ends_it_for_a_sleeping_worker(start, listening, produce, look, shortly_before):
-    """A worker that sleeps until the occurrence wakes to nothing."""
-    shortly_before(datetime(2051, 1, 1, 12, tzinfo=UTC))
-    start(**NEVER)
-    eventually(listening)
+def test_removal_ends_it_for_a_sleeping_worker(start, listening, produce, look, turn):
+    """A worker that slept until the occurrence wakes to nothing."""
+    noon = datetime(2051, 1, 1, 12, tzinfo=UTC)
+    turn(noon - HOUR / 2)
     produce.add_schedule("gone", "0 * * * *", NOOP)
     produce.add_schedule("stays", "0 * * * *", NOOP)
+    start(**NEVER)
+    eventually(listening)
 
     produce.remove_schedule("gone")
+    turn(noon)
 
-    eventually(lambda: look("select name from moonmind_queue.job where state = 'succeeded'"), 5)
+    eventually(lambda: look("select name from moonmind_queue.job where state = 'succeeded'"))
     assert look("select name from moonmind_queue.job") == ["stays"]
