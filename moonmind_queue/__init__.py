@@ -21,6 +21,7 @@ from moonmind_queue.errors import (
     LeaseLost,
     NotAllowed,
     QueueError,
+    ScheduleNotFound,
     SchemaMismatch,
     SettingsError,
     UnknownKind,
@@ -38,12 +39,14 @@ from moonmind_queue.executors import (
 from moonmind_queue.model import (
     Artifact,
     ClaimedJob,
+    DueSchedule,
     Event,
     Fault,
     Job,
     JobState,
     Reclaimed,
     Renewal,
+    Schedule,
 )
 from moonmind_queue.queue import Queue, connect
 
@@ -64,6 +67,7 @@ __all__ = [
     "CoolDown",
     "DatabaseError",
     "DatabaseUnavailable",
+    "DueSchedule",
     "Event",
     "Executor",
     "Fail",
@@ -80,6 +84,8 @@ __all__ = [
     "Reclaimed",
     "Renewal",
     "Retry",
+    "Schedule",
+    "ScheduleNotFound",
     "SchemaMismatch",
     "SettingsError",
     "Stopped",

@@ -84,7 +84,7 @@ def enqueue(
         "enqueue",
         int,
         kind=kind,
-        payload=to_json(_checked(kind, payload or {})),
+        payload=to_json(executors.checked(kind, payload or {})),
         agent=agent,
         name=name,
         key=key,
@@ -107,18 +107,12 @@ def enqueue_many(jobs: Iterable[Mapping[str, Any]]) -> Call[list[int]]:
     of this call or of existing jobs.
     """
     checked = [
-        {**job, "payload": _checked(job["kind"], job.get("payload") or {})}
+        {**job, "payload": executors.checked(job["kind"], job.get("payload") or {})}
         if "kind" in job
         else dict(job)
         for job in jobs
     ]
-    return Call(
-        source="enqueue_many",
-        statement=_function(None, "enqueue_many", ("jobs",)),
-        values={"jobs": to_json(checked)},
-        row=tuple_row,
-        read=lambda rows: [row[0] for row in rows],
-    )
+    return column("enqueue_many", jobs=to_json(checked))
 
 
 # --- operate -------------------------------------------------------------------------------
@@ -179,6 +173,17 @@ def value(function: str, read: Callable[[Any], Answer], /, **arguments: Any) -> 
     )
 
 
+def column(function: str, /, **arguments: Any) -> Call[list[int]]:
+    """Ask a SQL function for the numbers that it gives, one a row."""
+    return Call(
+        source=function,
+        statement=_function(None, function, tuple(arguments)),
+        values=arguments,
+        row=tuple_row,
+        read=lambda rows: [row[0] for row in rows],
+    )
+
+
 def rows(row: type[Row], function: str, /, **arguments: Any) -> Call[list[Row]]:
     """Ask a SQL function for the columns that ``row`` has fields for.
 
@@ -213,6 +218,10 @@ def view(
         read=read,
         if_empty=if_empty,
     )
+
+
+def nothing(_: Any) -> None:
+    """Read the answer of a function that gives none."""
 
 
 # --- how a call becomes a client's method --------------------------------------------------
@@ -255,15 +264,6 @@ def _described(ask: Method, build: Callable[..., Call[Any]]) -> Method:
 
 
 # --- plumbing ------------------------------------------------------------------------------
-
-
-def _checked(kind: str, payload: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Validate a payload by the executor of its kind, where that is installed here."""
-    try:
-        executor = executors.find(kind)
-    except errors.UnknownKind:
-        return payload
-    return executor.validate(payload)
 
 
 @cache  # composing a query takes as long as running a short one

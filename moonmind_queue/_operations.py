@@ -2,19 +2,12 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
-from psycopg.rows import tuple_row
-
-from moonmind_queue._calls import Call, rows, value
+from moonmind_queue._calls import Call, column, nothing, rows, value
 from moonmind_queue._values import storable
 from moonmind_queue.model import Fault, JobState
 
 NO_TIME = timedelta(0)
-
-
-def _nothing(_: Any) -> None:
-    return None
 
 
 def _listed(names: Sequence[str] | None) -> list[str] | None:
@@ -42,9 +35,8 @@ def redrive(
     ``since`` and ``until`` bound when they ended; ``error`` is a text that their error holds. The
     first runs now, each further one ``pace`` later.
     """
-    call = value(
+    return column(
         "redrive",
-        int,
         states=list(states),
         agent=agent,
         kind=kind,
@@ -53,13 +45,6 @@ def redrive(
         error=error,
         pace=pace,
         limit=limit,
-    )
-    return Call(
-        source=call.source,
-        statement=call.statement,
-        values=call.values,
-        row=tuple_row,
-        read=lambda found: [row[0] for row in found],
     )
 
 
@@ -70,7 +55,7 @@ def pause(
 
     Running jobs go on; lost leases wait too.
     """
-    return value("pause", _nothing, agent=agent, reason=storable(reason), until=until)
+    return value("pause", nothing, agent=agent, reason=storable(reason), until=until)
 
 
 def resume(agent: str | None = None) -> Call[bool]:
@@ -83,12 +68,12 @@ def set_limit(scope: str, name: str, max_running: int | None) -> Call[None]:
 
     Name ``*`` serves each name of the scope without a limit of its own; ``None`` lifts it.
     """
-    return value("set_limit", _nothing, scope=scope, name=name, max_running=max_running)
+    return value("set_limit", nothing, scope=scope, name=name, max_running=max_running)
 
 
 def set_timeout(kind: str, timeout: timedelta | None) -> Call[None]:
     """Say how long an attempt at a job of ``kind`` may take that does not say so itself."""
-    return value("set_timeout", _nothing, kind=kind, timeout=timeout)
+    return value("set_timeout", nothing, kind=kind, timeout=timeout)
 
 
 def set_backoff(
@@ -99,7 +84,7 @@ def set_backoff(
     jitter: float = 0.25,
 ) -> Call[None]:
     """Say how long failed jobs of ``kind`` rest: base · 2^(attempt-1), at most cap, ± jitter."""
-    return value("set_backoff", _nothing, kind=kind, base=base, cap=cap, jitter=jitter)
+    return value("set_backoff", nothing, kind=kind, base=base, cap=cap, jitter=jitter)
 
 
 def set_policy(
@@ -114,7 +99,7 @@ def set_policy(
     """Bind a worker's login role to what it may claim and hold; ``None`` admits all."""
     return value(
         "set_policy",
-        _nothing,
+        nothing,
         role=role,
         agents=_listed(agents),
         kinds=_listed(kinds),

@@ -7,6 +7,7 @@
     ├── JobNotFound          MQ002
     ├── WrongState           MQ003  for example: retry of a running job
     ├── NotAllowed           MQ004  the role or its policy does not permit it
+    ├── ScheduleNotFound     MQ005
     ├── InvalidArgument             a value that a SQL function refuses
     ├── InvalidPayload              a payload that its kind refuses
     ├── UnknownKind                 no executor is registered for the kind
@@ -54,6 +55,12 @@ class NotAllowed(QueueError):
     """The role, or the policy bound to it, does not permit this."""
 
     sqlstate = "MQ004"
+
+
+class ScheduleNotFound(QueueError):
+    """There is no such schedule."""
+
+    sqlstate = "MQ005"
 
 
 class InvalidArgument(QueueError):

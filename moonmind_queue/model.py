@@ -171,3 +171,34 @@ class Artifact:
     size_bytes: int
     sha256: str
     created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DueSchedule:
+    """A schedule whose time has come by ``now``, the database's clock.
+
+    ``next_at`` is the earliest occurrence to deal with; ``None``: it has still to be computed.
+    """
+
+    name: str
+    revision: int
+    cron: str
+    timezone: str
+    next_at: datetime | None
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """One row of ``schedule_overview``; ``job`` has the parameters of an ``enqueue``."""
+
+    name: str
+    cron: str
+    timezone: str
+    catch_up: str
+    paused: bool
+    next_at: datetime | None
+    last_at: datetime | None
+    last_job_id: int | None
+    job: dict[str, Any]
+    error: str | None

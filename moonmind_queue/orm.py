@@ -324,3 +324,23 @@ class QueueFault(View):
 
     job_id: Mapped[BigInt] = mapped_column(primary_key=True)
     fault: Mapped[str] = mapped_column(primary_key=True)
+
+
+class ScheduleOverview(View):
+    """A schedule: when it comes next, and its latest job."""
+
+    __tablename__ = "schedule_overview"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    cron: Mapped[str]
+    timezone: Mapped[str]
+    catch_up: Mapped[str]
+    paused: Mapped[bool]
+    next_at: Mapped[datetime | None]
+    last_at: Mapped[datetime | None]
+    last_job_id: Mapped[BigInt | None]
+    job: Mapped[dict[str, Any]]
+    error: Mapped[str | None]
+    retry_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, LiteralString, TypeVar
 import psycopg
 from psycopg.rows import dict_row, tuple_row
 
-from moonmind_queue import _calls, _operations, errors
+from moonmind_queue import _calls, _operations, _scheduling, errors
 from moonmind_queue._calls import SCHEMA, Call
 from moonmind_queue._connection import open_connection
 from moonmind_queue._values import opened, storable, to_json
@@ -214,6 +214,38 @@ class Queue:
     drop_policy = _calls.method(_operations.drop_policy)
     repair = _calls.method(_operations.repair)
     prune = _calls.method(_operations.prune)
+
+    # --- repeat ----------------------------------------------------------------------------
+
+    def add_schedule(
+        self,
+        name: str,
+        cron: str,
+        job: Mapping[str, Any],
+        *,
+        timezone: str = "UTC",
+        catch_up: str = "once",
+    ) -> str:
+        """Enqueue ``job``, parameters of :meth:`enqueue`, whenever ``cron`` comes.
+
+        Returns ``created``, ``updated``, or ``unchanged`` when it was there already. ``catch_up``
+        says what becomes of missed occurrences: ``skip``, ``once`` (the latest) or ``all``. Raises
+        ``InvalidArgument`` and ``InvalidPayload``, and then changes nothing.
+        """
+        [clock] = self.select("select moonmind_queue._now() as now")
+        return self._ask(
+            _scheduling.add_schedule(
+                name, cron, job, now=clock["now"], timezone=timezone, catch_up=catch_up
+            )
+        )
+
+    remove_schedule = _calls.method(_scheduling.remove_schedule)
+    pause_schedule = _calls.method(_scheduling.pause_schedule)
+    run_schedule_now = _calls.method(_scheduling.run_schedule_now)
+    due_schedules = _calls.method(_scheduling.due_schedules)
+    run_schedule = _calls.method(_scheduling.run_schedule)
+    defer_schedule = _calls.method(_scheduling.defer_schedule)
+    schedules = _calls.method(_scheduling.all_schedules)
 
     # --- be a worker -----------------------------------------------------------------------
 

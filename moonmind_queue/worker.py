@@ -31,6 +31,7 @@ from moonmind_queue._connection import (
 )
 from moonmind_queue._keeper import Keeper
 from moonmind_queue._listener import Listener
+from moonmind_queue._ticker import tick
 from moonmind_queue.errors import (
     DatabaseError,
     DatabaseUnavailable,
@@ -280,11 +281,12 @@ class Worker:
             return list(self._running.values())
 
     def _take_back(self, queue: Queue) -> None:
-        """Take lost jobs back, in step with nobody."""
+        """Take lost jobs back and run schedules, in step with nobody."""
         self._due = False
         self._next_reclaim = time.monotonic() + spread(self._reclaim.total_seconds(), 0.7, 1)
         for job in queue.reclaim():
             log.warning("job.reclaimed", job=job.job_id, state=job.state)
+        tick(queue)
 
     def _stop_jobs(self, queue: Queue) -> None:
         """Tell running jobs to end; hand back those that do not within the grace."""

@@ -77,3 +77,19 @@ grant execute on function
     moonmind_queue.repair(),
     moonmind_queue.prune(interval, integer)
 to moonmind_operator;
+
+grant select on moonmind_queue.schedule_overview
+to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
+
+grant execute on function
+    moonmind_queue.due_schedules(integer),
+    moonmind_queue.run_schedule(text, integer, timestamptz[], timestamptz),
+    moonmind_queue.defer_schedule(text, integer, text)
+to moonmind_worker;
+
+grant execute on function
+    moonmind_queue.add_schedule(text, text, jsonb, text, text, timestamptz),
+    moonmind_queue.remove_schedule(text),
+    moonmind_queue.pause_schedule(text, boolean),
+    moonmind_queue.run_schedule_now(text)
+to moonmind_operator;

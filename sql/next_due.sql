@@ -1,7 +1,7 @@
 -- next_due(agents, kinds, capabilities, horizon) → how long such a worker may sleep, and the horizon to ask with next.
 --
 -- Contract
---   * due is 0 when there is something to claim, to reclaim or to resume now; else how long until
+--   * due is 0 when there is something to claim, to take back, to resume or to schedule now; else how long until
 --     time alone brings that; null when there is nothing that time could bring.
 --   * Reads only: an idle worker asks this at each poll, and claims when it is told to or notified.
 --   * Whoever has just called doze() asks with a null horizon. A horizon in the answer says that
@@ -67,7 +67,8 @@ begin
         (
             select min(until) from pause
             where until > v_now and (p_agents is null or agent = '*' or agent = any (p_agents))
-        )
+        ),
+        (select min(due_at) from schedule)
     ) into v_due;
     due := case when v_due is not null then greatest(v_due - v_now, interval '0') end;
     return next;

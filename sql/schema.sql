@@ -2,11 +2,11 @@
 --
 -- One room per fact. What was asked for and how it stands is `job`. That it may be taken now is a
 -- row in `ready`; that it may be taken later, a row in `scheduled`. That somebody has it is a row
--- in `lease`. What happened is `event`. A claim touches `ready`, which is small, and never the
--- million jobs that wait, are finished or belong to others.
+-- in `lease`. What happened is `event`. What comes round again is `schedule`. A claim touches
+-- `ready`, which is small, and never the million jobs that wait, are finished or belong to others.
 --
 -- Only the functions beside this file write these tables, so no foreign keys guard the hot ones.
--- Lock order, everywhere: the jobs acted on and those that depend on them, in one id order (a job's
+-- Lock order, everywhere: the schedule; the jobs acted on and those that depend on them, in one id order (a job's
 -- id is above those of all that it needs); of one job first its row in `job`, then `ready` or
 -- `scheduled`, then `lease`; last `pause` and `sleeper`. `claim` and `reclaim` never wait: they skip
 -- what is locked.
@@ -343,3 +343,47 @@ comment on table moonmind_queue.policy
 is 'What a worker that logs in as this role may claim and hold; a null list admits all. A role without a row may claim everything.';
 comment on column moonmind_queue.policy.repositories is 'As host/path in lower case; host/owner/* admits all below.';
 comment on column moonmind_queue.policy.workers is 'The worker ids that it may use.';
+create table moonmind_queue.schedule (
+    name        text        primary key,
+    cron        text        not null,
+    timezone    text        not null default 'UTC',
+    job         jsonb       not null,
+    catch_up    text        not null default 'once',
+    paused      boolean     not null default false,
+    revision    integer     not null default 1,
+    next_at     timestamptz,
+    last_at     timestamptz,
+    last_job_id bigint,
+    error       text,
+    retry_at    timestamptz,
+    created_at  timestamptz not null,
+    updated_at  timestamptz not null,
+    due_at      timestamptz generated always as (
+        case when not paused then greatest(coalesce(next_at, created_at), retry_at) end
+    ) stored,
+
+    -- The name stands in the keys of the jobs, which are at most 500 long.
+    constraint schedule_name_is_one_word check (name ~ '^[^[:space:][:cntrl:]]+$' and length(name) <= 200),
+    constraint schedule_cron_has_five_fields check (cron ~ '^\S+( \S+){4}$' and length(cron) <= 200),
+    constraint schedule_timezone_is_given check (timezone ~ '^\S+$' and length(timezone) <= 200),
+    constraint schedule_job_is_an_object check (jsonb_typeof(job) = 'object'),
+    constraint schedule_catch_up_is_known check (catch_up in ('skip', 'once', 'all')),
+    constraint schedule_next_at_is_near check (
+        next_at >= timestamptz '1900-01-01 00:00:00+00' and next_at < timestamptz '9000-01-01 00:00:00+00'
+    )
+);
+
+create index schedule_due_idx on moonmind_queue.schedule (due_at);
+
+comment on table moonmind_queue.schedule is 'What is enqueued again and again, and when next.';
+comment on column moonmind_queue.schedule.cron is 'Minute, hour, day of month, month, day of week. Workers read it; the database does not.';
+comment on column moonmind_queue.schedule.timezone is 'IANA name; the clock on the wall there decides.';
+comment on column moonmind_queue.schedule.job is 'The parameters of one enqueue(), as in enqueue_many(), without key, run_at and after.';
+comment on column moonmind_queue.schedule.catch_up is 'What becomes of missed occurrences: skip them, run the latest once, or run all.';
+comment on column moonmind_queue.schedule.revision is 'Counts the definitions: what was computed from an older one is not acted upon.';
+comment on column moonmind_queue.schedule.next_at is 'The earliest occurrence not dealt with; null: a worker has still to compute it.';
+comment on column moonmind_queue.schedule.last_at is 'The latest occurrence that brought a job.';
+comment on column moonmind_queue.schedule.last_job_id is 'The latest job, by occurrence or by hand; it may be pruned.';
+comment on column moonmind_queue.schedule.error is 'Why no occurrence could be computed or enqueued.';
+comment on column moonmind_queue.schedule.retry_at is 'After an error: no worker looks before.';
+comment on column moonmind_queue.schedule.due_at is 'When a worker has to look at it; null while it is paused.';

@@ -265,3 +265,9 @@ left join moonmind_queue.job on job.id = coalesce(leased.id, lease.job_id)
 where leased.id is null or lease.job_id is null or lease.attempt <> job.attempt or lease.lane_id <> job.lane_id;
 
 comment on view moonmind_queue.queue_fault is 'Rows that contradict each other; always empty unless tables were written by hand. repair() mends them.';
+create or replace view moonmind_queue.schedule_overview as
+select name, cron, timezone, catch_up, paused, next_at, last_at, last_job_id, job, error, retry_at,
+       created_at, updated_at
+from moonmind_queue.schedule;
+
+comment on view moonmind_queue.schedule_overview is 'Every schedule: when it comes next, and its latest job.';

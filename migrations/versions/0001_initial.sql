@@ -3,11 +3,11 @@
 --
 -- One room per fact. What was asked for and how it stands is `job`. That it may be taken now is a
 -- row in `ready`; that it may be taken later, a row in `scheduled`. That somebody has it is a row
--- in `lease`. What happened is `event`. A claim touches `ready`, which is small, and never the
--- million jobs that wait, are finished or belong to others.
+-- in `lease`. What happened is `event`. What comes round again is `schedule`. A claim touches
+-- `ready`, which is small, and never the million jobs that wait, are finished or belong to others.
 --
 -- Only the functions beside this file write these tables, so no foreign keys guard the hot ones.
--- Lock order, everywhere: the jobs acted on and those that depend on them, in one id order (a job's
+-- Lock order, everywhere: the schedule; the jobs acted on and those that depend on them, in one id order (a job's
 -- id is above those of all that it needs); of one job first its row in `job`, then `ready` or
 -- `scheduled`, then `lease`; last `pause` and `sleeper`. `claim` and `reclaim` never wait: they skip
 -- what is locked.
@@ -344,6 +344,50 @@ comment on table moonmind_queue.policy
 is 'What a worker that logs in as this role may claim and hold; a null list admits all. A role without a row may claim everything.';
 comment on column moonmind_queue.policy.repositories is 'As host/path in lower case; host/owner/* admits all below.';
 comment on column moonmind_queue.policy.workers is 'The worker ids that it may use.';
+create table moonmind_queue.schedule (
+    name        text        primary key,
+    cron        text        not null,
+    timezone    text        not null default 'UTC',
+    job         jsonb       not null,
+    catch_up    text        not null default 'once',
+    paused      boolean     not null default false,
+    revision    integer     not null default 1,
+    next_at     timestamptz,
+    last_at     timestamptz,
+    last_job_id bigint,
+    error       text,
+    retry_at    timestamptz,
+    created_at  timestamptz not null,
+    updated_at  timestamptz not null,
+    due_at      timestamptz generated always as (
+        case when not paused then greatest(coalesce(next_at, created_at), retry_at) end
+    ) stored,
+
+    -- The name stands in the keys of the jobs, which are at most 500 long.
+    constraint schedule_name_is_one_word check (name ~ '^[^[:space:][:cntrl:]]+$' and length(name) <= 200),
+    constraint schedule_cron_has_five_fields check (cron ~ '^\S+( \S+){4}$' and length(cron) <= 200),
+    constraint schedule_timezone_is_given check (timezone ~ '^\S+$' and length(timezone) <= 200),
+    constraint schedule_job_is_an_object check (jsonb_typeof(job) = 'object'),
+    constraint schedule_catch_up_is_known check (catch_up in ('skip', 'once', 'all')),
+    constraint schedule_next_at_is_near check (
+        next_at >= timestamptz '1900-01-01 00:00:00+00' and next_at < timestamptz '9000-01-01 00:00:00+00'
+    )
+);
+
+create index schedule_due_idx on moonmind_queue.schedule (due_at);
+
+comment on table moonmind_queue.schedule is 'What is enqueued again and again, and when next.';
+comment on column moonmind_queue.schedule.cron is 'Minute, hour, day of month, month, day of week. Workers read it; the database does not.';
+comment on column moonmind_queue.schedule.timezone is 'IANA name; the clock on the wall there decides.';
+comment on column moonmind_queue.schedule.job is 'The parameters of one enqueue(), as in enqueue_many(), without key, run_at and after.';
+comment on column moonmind_queue.schedule.catch_up is 'What becomes of missed occurrences: skip them, run the latest once, or run all.';
+comment on column moonmind_queue.schedule.revision is 'Counts the definitions: what was computed from an older one is not acted upon.';
+comment on column moonmind_queue.schedule.next_at is 'The earliest occurrence not dealt with; null: a worker has still to compute it.';
+comment on column moonmind_queue.schedule.last_at is 'The latest occurrence that brought a job.';
+comment on column moonmind_queue.schedule.last_job_id is 'The latest job, by occurrence or by hand; it may be pruned.';
+comment on column moonmind_queue.schedule.error is 'Why no occurrence could be computed or enqueued.';
+comment on column moonmind_queue.schedule.retry_at is 'After an error: no worker looks before.';
+comment on column moonmind_queue.schedule.due_at is 'When a worker has to look at it; null while it is paused.';
 -- <<<
 -- >>> sql/_add_needs.sql
 -- _add_needs(jobs, keys, ids, made) → void; writes the dependencies of the jobs that a call made.
@@ -594,6 +638,45 @@ $$;
 
 comment on function moonmind_queue._check_policy(bigint[]) is 'Refuse jobs that the login may not hold.';
 -- <<<
+-- >>> sql/_check_template.sql
+-- _check_template(schedule, job) → void, or the error that enqueueing the job would raise.
+--
+-- Contract
+--   * Enqueues the job and takes that back, so whatever enqueue refuses is refused, in its words.
+--     Nothing is left but a gap in the ids; the notification is taken back too.
+-- Errors    22023 not an object, a name that an occurrence brings; those of enqueue_many.
+create or replace function moonmind_queue._check_template(p_schedule text, p_job jsonb)
+returns void
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_brought constant text[] := '{key,run_at,after,expires_at}';
+    v_given   text;
+begin
+    if jsonb_typeof(p_job) is distinct from 'object' then
+        raise exception 'schedule %: the job is not an object with the parameters of enqueue', p_schedule
+            using errcode = 'invalid_parameter_value';
+    end if;
+    select string_agg(name, ', ' order by name) into v_given
+    from jsonb_object_keys(p_job) as name
+    where name = any (v_brought);
+    if v_given is not null then
+        raise exception 'schedule %: its job cannot have %; each occurrence is a job of its own', p_schedule, v_given
+            using errcode = 'invalid_parameter_value';
+    end if;
+
+    begin
+        perform enqueue_many(jsonb_build_array(p_job));
+        raise sqlstate 'MQ999';  -- a way back, and no error: it never leaves this block
+    exception when sqlstate 'MQ999' then
+        null;
+    end;
+end;
+$$;
+
+comment on function moonmind_queue._check_template(text, jsonb) is 'Refuse a job that could not be enqueued.';
+-- <<<
 -- >>> sql/_check_text.sql
 -- _check_text(name, text) → void, or an error: what a history keeps of a text is bounded.
 --
@@ -720,6 +803,58 @@ end;
 $$;
 
 comment on function moonmind_queue._end(bigint, text, text, text, text, text, jsonb) is 'End or block a locked job.';
+-- <<<
+-- >>> sql/_enqueue_occurrences.sql
+-- _enqueue_occurrences(schedule, occurrences) → the ids of the jobs that were made, in that order.
+--
+-- Contract
+--   * One job for each occurrence, due since its instant; none where the key is taken: a schedule
+--     that was removed and added again does not repeat itself.
+--   * Without a name of its own a job is called after its schedule.
+-- Locks     the schedule is locked by the caller.
+-- Notifies  moonmind_queue
+-- Events    created, scheduled
+create or replace function moonmind_queue._enqueue_occurrences(
+    p_schedule moonmind_queue.schedule,
+    p_due      timestamptz[]
+)
+returns bigint[]
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_at   text[];  -- the instants in UTC
+    v_jobs jsonb;
+    v_ids  bigint[] := '{}';
+begin
+    select array_agg(named.at order by due.at),
+           jsonb_agg(
+               jsonb_build_object('name', p_schedule.name) || p_schedule.job
+               || jsonb_build_object('key', named.key, 'run_at', named.at)
+               order by due.at
+           )
+    into v_at, v_jobs
+    from unnest(p_due) as due (at)
+    cross join lateral (
+        select iso, format('schedule/%s/%s', p_schedule.name, iso)
+        from to_char(due.at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as iso
+    ) as named (at, key)
+    where not exists (select from job where job.key = named.key);
+    if v_jobs is null then
+        return v_ids;
+    end if;
+
+    select array_agg(id order by place) into v_ids
+    from enqueue_many(v_jobs) with ordinality as made (id, place);
+    perform _log(id, 'scheduled', format('for %s by schedule %s', at, p_schedule.name),
+                 p_data => jsonb_build_object('schedule', p_schedule.name, 'occurrence', at))
+    from unnest(v_ids, v_at) as made (id, at);
+    return v_ids;
+end;
+$$;
+
+comment on function moonmind_queue._enqueue_occurrences(moonmind_queue.schedule, timestamptz[])
+is 'Make the jobs of a schedule''s occurrences.';
 -- <<<
 -- >>> sql/_expire.sql
 -- _expire(job) → cancelled; the job has become pointless before anybody got to it.
@@ -1162,6 +1297,28 @@ end;
 $$;
 
 comment on function moonmind_queue._lock_needs(bigint[]) is 'Lock dependencies shared.';
+-- <<<
+-- >>> sql/_lock_schedule.sql
+-- _lock_schedule(name) → its row, locked.
+--
+-- Errors    MQ005 no such schedule.
+create or replace function moonmind_queue._lock_schedule(p_name text)
+returns moonmind_queue.schedule
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_schedule schedule;
+begin
+    select * into v_schedule from schedule where name = p_name for update;
+    if not found then
+        raise exception 'schedule "%" does not exist', p_name using errcode = 'MQ005';
+    end if;
+    return v_schedule;
+end;
+$$;
+
+comment on function moonmind_queue._lock_schedule(text) is 'Lock a schedule, or raise.';
 -- <<<
 -- >>> sql/_log.sql
 -- _log(job, type, message, level, worker, data) → the number of the event.
@@ -2103,6 +2260,76 @@ $$;
 
 comment on function moonmind_queue._withdraw(moonmind_queue.job) is 'Take a queued job out of the claimable set.';
 -- <<<
+-- >>> sql/add_schedule.sql
+-- add_schedule(name, cron, job, timezone, catch_up, next_at) → 'created', 'updated' or 'unchanged'.
+--
+-- Contract
+--   * The same definition again changes nothing, its next occurrence included; call it at each
+--     deployment. Another definition replaces the first; a new cron or time zone brings next_at.
+--   * job has the parameters of enqueue() as names, as in enqueue_many(), without key, run_at and
+--     after: each occurrence brings its own. It is tried out, so what enqueue would refuse is
+--     refused here.
+--   * next_at is the first occurrence; the database cannot read cron. Without it a worker computes
+--     it at once, and keeps what is wrong with cron in schedule_overview.error.
+-- Locks     the schedule.
+-- Notifies  moonmind_queue, for sleeping workers have another instant to wake at.
+-- Errors    22023 unknown time zone, a job that cannot be enqueued; 23514 a value that a table refuses.
+create or replace function moonmind_queue.add_schedule(
+    p_name     text,
+    p_cron     text,
+    p_job      jsonb,
+    p_timezone text        default 'UTC',
+    p_catch_up text        default 'once',
+    p_next_at  timestamptz default null
+)
+returns text
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_now      constant timestamptz := _now();
+    v_cron     constant text := regexp_replace(trim(p_cron), '\s+', ' ', 'g');
+    v_timezone constant text := coalesce(p_timezone, 'UTC');
+    v_revision integer;
+begin
+    -- "at time zone" would take any nonsense with a digit for an offset.
+    if not exists (select from pg_timezone_names where name = v_timezone) then
+        raise exception 'schedule %: unknown time zone "%"; give an IANA name such as Europe/Berlin', p_name, v_timezone
+            using errcode = 'invalid_parameter_value';
+    end if;
+    perform _check_template(p_name, p_job);
+
+    insert into schedule (name, cron, timezone, job, catch_up, next_at, created_at, updated_at)
+    values (p_name, v_cron, v_timezone, p_job, coalesce(p_catch_up, 'once'), p_next_at, v_now, v_now)
+    on conflict (name) do update
+    set cron = excluded.cron,
+        timezone = excluded.timezone,
+        job = excluded.job,
+        catch_up = excluded.catch_up,
+        next_at = case
+            when (schedule.cron, schedule.timezone) = (excluded.cron, excluded.timezone) then schedule.next_at
+            else excluded.next_at
+        end,
+        revision = schedule.revision + 1,
+        error = null,
+        retry_at = null,
+        updated_at = v_now
+    where (schedule.cron, schedule.timezone, schedule.job, schedule.catch_up)
+        <> (excluded.cron, excluded.timezone, excluded.job, excluded.catch_up)
+    returning revision into v_revision;
+    if not found then
+        return 'unchanged';
+    end if;
+
+    perform pg_notify('moonmind_queue', coalesce(p_job ->> 'agent', 'codex'));
+    return case v_revision when 1 then 'created' else 'updated' end;
+end;
+$$;
+
+comment on function moonmind_queue.add_schedule(text, text, jsonb, text, text, timestamptz)
+is 'Add a schedule, or change the one of that name.';
+-- <<<
 -- >>> sql/append_artifact.sql
 -- append_artifact(artifact, token, content) → how many bytes have come so far.
 --
@@ -2183,7 +2410,7 @@ security definer
 set search_path = moonmind_queue, pg_temp
 as $$
 declare
-    v_own   constant text[] := '{created,ready,waiting,claimed,started,completed,failed,released,expired,timed_out,cancel_requested,cancelled,blocked,dead_lettered,retried,unlocked,repaired,artifact}';
+    v_own   constant text[] := '{created,ready,waiting,claimed,started,completed,failed,released,expired,timed_out,cancel_requested,cancelled,blocked,dead_lettered,retried,unlocked,repaired,scheduled,artifact}';
     v_lease constant lease := _lock_lease(p_job_id, p_token);
 begin
     if p_type is null or p_type !~ '^[a-z][a-z_]{0,62}$' or p_type = any (v_own) then
@@ -2517,6 +2744,30 @@ $$;
 comment on function moonmind_queue.cool_down(bigint, bigint, interval, text)
 is 'Hand a job back and let its agent rest: its account is used up for now.';
 -- <<<
+-- >>> sql/defer_schedule.sql
+-- defer_schedule(name, revision, error) → void; the schedule rests five minutes and shows the error.
+--
+-- Contract
+--   * For a worker that cannot compute or enqueue an occurrence. Another worker may be able to, so
+--     nothing is dropped: what comes meanwhile is due, or missed, afterwards.
+--   * A schedule that was changed since, or is in somebody's hands, is left alone.
+-- Locks     the schedule, skip locked.
+create or replace function moonmind_queue.defer_schedule(p_name text, p_revision integer, p_error text)
+returns void
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+begin
+    update schedule
+    set error = left(p_error, 2000),
+        retry_at = _now() + interval '5 min'
+    where name = (select name from schedule where name = p_name and revision = p_revision for update skip locked);
+end;
+$$;
+
+comment on function moonmind_queue.defer_schedule(text, integer, text) is 'Let a schedule rest that cannot be run.';
+-- <<<
 -- >>> sql/doze.sql
 -- doze(worker, asleep) → void; the worker process waits for notifications from now on, or no longer does.
 --
@@ -2566,6 +2817,29 @@ end;
 $$;
 
 comment on function moonmind_queue.drop_policy(text) is 'Take a role''s policy away.';
+-- <<<
+-- >>> sql/due_schedules.sql
+-- due_schedules(limit) → name, revision, cron, timezone, next_at and the time now, longest due first.
+--
+-- Contract
+--   * Those that are not paused and whose next occurrence has come, or is still to be computed.
+--   * The caller computes the occurrences up to now, by this clock and never by its own, and calls
+--     run_schedule() with them.
+--   * Reads only: any number of workers may look.
+create or replace function moonmind_queue.due_schedules(p_limit integer default 100)
+returns table (name text, revision integer, cron text, timezone text, next_at timestamptz, now timestamptz)
+language sql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+    select s.name, s.revision, s.cron, s.timezone, s.next_at, clock.now
+    from _now() as clock (now)
+    join schedule s on s.due_at <= clock.now
+    order by s.due_at, s.name
+    limit p_limit;
+$$;
+
+comment on function moonmind_queue.due_schedules(integer) is 'Schedules whose time has come.';
 -- <<<
 -- >>> sql/enqueue.sql
 -- enqueue(kind, payload, agent, name, key, priority, run_at, after, max_attempts, capabilities,
@@ -2829,7 +3103,7 @@ comment on function moonmind_queue.fail(bigint, bigint, text, text, interval) is
 -- next_due(agents, kinds, capabilities, horizon) → how long such a worker may sleep, and the horizon to ask with next.
 --
 -- Contract
---   * due is 0 when there is something to claim, to reclaim or to resume now; else how long until
+--   * due is 0 when there is something to claim, to take back, to resume or to schedule now; else how long until
 --     time alone brings that; null when there is nothing that time could bring.
 --   * Reads only: an idle worker asks this at each poll, and claims when it is told to or notified.
 --   * Whoever has just called doze() asks with a null horizon. A horizon in the answer says that
@@ -2895,7 +3169,8 @@ begin
         (
             select min(until) from pause
             where until > v_now and (p_agents is null or agent = '*' or agent = any (p_agents))
-        )
+        ),
+        (select min(due_at) from schedule)
     ) into v_due;
     due := case when v_due is not null then greatest(v_due - v_now, interval '0') end;
     return next;
@@ -2986,6 +3261,37 @@ end;
 $$;
 
 comment on function moonmind_queue.pause(text, text, timestamptz) is 'Let no more jobs of an agent be claimed.';
+-- <<<
+-- >>> sql/pause_schedule.sql
+-- pause_schedule(name, paused) → void; with false it goes on.
+--
+-- Contract
+--   * Nothing is enqueued while it is paused, except by hand. What was missed meanwhile is then
+--     treated as its catch_up says. Going on also ends the rest after an error.
+-- Locks     the schedule.
+-- Notifies  moonmind_queue when it goes on.
+-- Errors    MQ005
+create or replace function moonmind_queue.pause_schedule(p_name text, p_paused boolean default true)
+returns void
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_schedule constant schedule := _lock_schedule(p_name);
+begin
+    update schedule
+    set paused = coalesce(p_paused, true),
+        retry_at = null,
+        updated_at = _now()
+    where name = p_name;
+    if not p_paused then
+        perform pg_notify('moonmind_queue', coalesce(v_schedule.job ->> 'agent', 'codex'));
+    end if;
+end;
+$$;
+
+comment on function moonmind_queue.pause_schedule(text, boolean) is 'Stop a schedule for a while, or let it go on.';
 -- <<<
 -- >>> sql/prune.sql
 -- prune(older_than, limit) → how many jobs were deleted, with their history and artifacts.
@@ -3285,6 +3591,25 @@ $$;
 
 comment on function moonmind_queue.release(bigint, bigint, text) is 'Hand a leased job back; the attempt does not count.';
 -- <<<
+-- >>> sql/remove_schedule.sql
+-- remove_schedule(name) → void; the jobs that it has brought stay.
+--
+-- Locks     the schedule; waits for a worker that is just enqueueing an occurrence.
+-- Errors    MQ005
+create or replace function moonmind_queue.remove_schedule(p_name text)
+returns void
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+begin
+    perform _lock_schedule(p_name);
+    delete from schedule where name = p_name;
+end;
+$$;
+
+comment on function moonmind_queue.remove_schedule(text) is 'Remove a schedule; its jobs stay.';
+-- <<<
 -- >>> sql/renew.sql
 -- renew(jobs, tokens, lease) → the leases that are still held, with their new end.
 --
@@ -3453,6 +3778,105 @@ end;
 $$;
 
 comment on function moonmind_queue.retry(bigint) is 'Let a final or blocked job run again, or a resting one now.';
+-- <<<
+-- >>> sql/run_schedule.sql
+-- run_schedule(name, revision, due, next_at) → the ids of the jobs that were made.
+--
+-- Contract
+--   * due are the occurrences that have come, in order, the first of them the schedule's own
+--     next_at (none where that is null); next_at is the occurrence after them. Where the schedule
+--     is paused, gone, changed or already further, nothing happens: somebody was quicker.
+--   * An occurrence is missed when it is more than 60 s ago. What is not missed is enqueued; of what
+--     is missed, nothing (skip), the latest (once: not these, if next_at is missed too), or all.
+--   * The key of a job is schedule/<name>/<instant in UTC>: never two for one occurrence.
+-- Locks     the schedule; passes over one that is locked, and so never waits.
+-- Notifies  moonmind_queue
+-- Events    created, scheduled
+-- Errors    22023 occurrences out of order, in the future or more than 1,000.
+create or replace function moonmind_queue.run_schedule(
+    p_name     text,
+    p_revision integer,
+    p_due      timestamptz[],
+    p_next_at  timestamptz
+)
+returns setof bigint
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_now      constant timestamptz := _now();
+    v_late     constant timestamptz := v_now - interval '60 s';
+    v_schedule schedule;
+    v_missed   timestamptz;  -- the latest that was missed, next_at included
+    v_chosen   timestamptz[];
+    v_jobs     bigint[];
+begin
+    if p_due is null or p_next_at is null or cardinality(p_due) > 1000 or p_due[cardinality(p_due)] > v_now
+        or exists (
+            select from unnest(p_due) with ordinality as step (at, place)
+            where (at < (p_due || p_next_at)[place + 1]) is not true
+        ) then
+        raise exception 'schedule %: needs up to 1,000 occurrences that have come, in order, and the next one', p_name
+            using errcode = 'invalid_parameter_value';
+    end if;
+    select * into v_schedule
+    from schedule
+    where name = p_name and revision = p_revision and not paused and next_at is not distinct from p_due[1]
+    for update skip locked;
+    if not found then
+        return;
+    end if;
+
+    select max(at) into v_missed from unnest(p_due || p_next_at) as at where at < v_late;
+    select coalesce(array_agg(at order by at), '{}') into v_chosen
+    from unnest(p_due) as at
+    where at >= v_late or v_schedule.catch_up = 'all' or (v_schedule.catch_up = 'once' and at = v_missed);
+
+    v_jobs := _enqueue_occurrences(v_schedule, v_chosen);
+    update schedule
+    set next_at = p_next_at,
+        last_at = coalesce(v_chosen[cardinality(v_chosen)], last_at),
+        last_job_id = coalesce(v_jobs[cardinality(v_jobs)], last_job_id),
+        error = null,
+        retry_at = null
+    where name = p_name;
+    return query select unnest(v_jobs);
+end;
+$$;
+
+comment on function moonmind_queue.run_schedule(text, integer, timestamptz[], timestamptz)
+is 'Enqueue what has come of a schedule and move it on.';
+-- <<<
+-- >>> sql/run_schedule_now.sql
+-- run_schedule_now(name) → the id of a job like those of its occurrences, made at once.
+--
+-- Contract
+--   * Without a key, besides the occurrences, and also while the schedule is paused.
+-- Locks     the schedule.
+-- Notifies  moonmind_queue
+-- Events    created, scheduled
+-- Errors    MQ005; those of enqueue_many.
+create or replace function moonmind_queue.run_schedule_now(p_name text)
+returns bigint
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_schedule constant schedule := _lock_schedule(p_name);
+    v_job      constant bigint := enqueue_many(
+        jsonb_build_array(jsonb_build_object('name', p_name) || v_schedule.job)
+    );
+begin
+    perform _log(v_job, 'scheduled', format('by hand, from schedule %s', p_name),
+                 p_data => jsonb_build_object('schedule', p_name));
+    update schedule set last_job_id = v_job where name = p_name;
+    return v_job;
+end;
+$$;
+
+comment on function moonmind_queue.run_schedule_now(text) is 'Enqueue the job of a schedule by hand.';
 -- <<<
 -- >>> sql/see_worker.sql
 -- see_worker(id, stopped) → void; the process is alive, or says that it ends.
@@ -3969,6 +4393,12 @@ left join moonmind_queue.job on job.id = coalesce(leased.id, lease.job_id)
 where leased.id is null or lease.job_id is null or lease.attempt <> job.attempt or lease.lane_id <> job.lane_id;
 
 comment on view moonmind_queue.queue_fault is 'Rows that contradict each other; always empty unless tables were written by hand. repair() mends them.';
+create or replace view moonmind_queue.schedule_overview as
+select name, cron, timezone, catch_up, paused, next_at, last_at, last_job_id, job, error, retry_at,
+       created_at, updated_at
+from moonmind_queue.schedule;
+
+comment on view moonmind_queue.schedule_overview is 'Every schedule: when it comes next, and its latest job.';
 -- <<<
 -- >>> sql/grants.sql
 -- Who may do what. The roles own nothing and write no table: they call functions, which run with
@@ -4049,5 +4479,21 @@ grant execute on function
     moonmind_queue.drop_policy(text),
     moonmind_queue.repair(),
     moonmind_queue.prune(interval, integer)
+to moonmind_operator;
+
+grant select on moonmind_queue.schedule_overview
+to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
+
+grant execute on function
+    moonmind_queue.due_schedules(integer),
+    moonmind_queue.run_schedule(text, integer, timestamptz[], timestamptz),
+    moonmind_queue.defer_schedule(text, integer, text)
+to moonmind_worker;
+
+grant execute on function
+    moonmind_queue.add_schedule(text, text, jsonb, text, text, timestamptz),
+    moonmind_queue.remove_schedule(text),
+    moonmind_queue.pause_schedule(text, boolean),
+    moonmind_queue.run_schedule_now(text)
 to moonmind_operator;
 -- <<<

@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from moonmind_queue.cli import files, history, inspect, operate, produce
+from moonmind_queue.cli import files, history, inspect, operate, produce, schedule
 from moonmind_queue.cli.output import EXIT_REFUSED, EXIT_USAGE, exit_code
 
 
@@ -47,6 +47,7 @@ for _command in (
     operate.cancel,
     operate.retry,
     operate.unlock,
+    schedule.schedule,
     inspect.workers,
     inspect.status,
     operate.prune,

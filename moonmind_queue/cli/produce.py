@@ -1,41 +1,46 @@
-"""The command that adds work."""
+"""The command that adds work, and the options of every command that describes a job."""
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
-from moonmind_queue.cli.output import json_option, opened, print_json
+from moonmind_queue.cli.output import Command, json_option, opened, print_json
+
+_JOB_OPTIONS: tuple[Callable[..., Any], ...] = (
+    click.argument("kind", required=False),
+    click.option("--type", "kind_option", metavar="KIND", help="The kind, as an option."),
+    click.option("--payload", metavar="JSON", help="The payload, a JSON object."),
+    click.option(
+        "--payload-file",
+        type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+        help="A file with the payload; - is standard input.",
+    ),
+    click.option("--repo", help="codex_exec: owner/repo, https://host/path or git@host:path."),
+    click.option("--instruction", help="codex_exec: what the agent is to do."),
+    click.option(
+        "--ref", help="codex_exec: branch, tag or commit (default: the remote's default)."
+    ),
+    click.option("--agent", default="codex", show_default=True, help="Who is to do it."),
+    click.option("--name", help="What people call the job."),
+    click.option("--priority", type=int, default=0, show_default=True, help="Higher runs first."),
+    click.option("--max-attempts", type=click.IntRange(min=1), default=3, show_default=True),
+    click.option("--capability", multiple=True, metavar="NAME", help="Only workers that offer it."),
+)
 
 
-@click.command(no_args_is_help=True)
-@click.argument("kind", required=False)
-@click.option("--type", "kind_option", metavar="KIND", help="The kind, as an option.")
-@click.option("--payload", metavar="JSON", help="The payload, a JSON object.")
-@click.option(
-    "--payload-file",
-    type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
-    help="A file with the payload; - is standard input.",
-)
-@click.option("--repo", help="codex_exec: owner/repo, https://host/path or git@host:path.")
-@click.option("--instruction", help="codex_exec: what the agent is to do.")
-@click.option("--ref", help="codex_exec: branch, tag or commit (default: the remote's default).")
-@click.option("--agent", default="codex", show_default=True, help="Who is to do it.")
-@click.option("--name", help="What people call the job.")
-@click.option("--key", help="Enqueue at most once: a second job with the key is the first.")
-@click.option(
-    "--after", type=int, multiple=True, metavar="ID", help="Wait for this job to succeed."
-)
-@click.option("--priority", type=int, default=0, show_default=True, help="Higher runs first.")
-@click.option(
-    "--run-at", metavar="TIME", help="Not before this ISO instant; UTC without an offset."
-)
-@click.option("--max-attempts", type=click.IntRange(min=1), default=3, show_default=True)
-@click.option("--capability", multiple=True, metavar="NAME", help="Only workers that offer it.")
-@json_option
-def enqueue(
+def job_options(command: Command) -> Command:
+    """Add KIND and the options that say what a job is; :func:`job_from` reads them."""
+    for option in reversed(_JOB_OPTIONS):
+        command = option(command)
+    return command
+
+
+def job_from(
+    *,
     kind: str | None,
     kind_option: str | None,
     payload: str | None,
@@ -43,8 +48,36 @@ def enqueue(
     repo: str | None,
     instruction: str | None,
     ref: str | None,
-    run_at: str | None,
     capability: tuple[str, ...],
+    **options: Any,
+) -> dict[str, Any]:
+    """Return the parameters of ``enqueue`` that the options of a job stand for."""
+    from moonmind_queue import executors
+
+    kind = kind or kind_option
+    if not kind:
+        raise click.UsageError(f"Which KIND? Installed: {', '.join(executors.kinds())}")
+    executors.find(kind)  # a misspelt kind would wait for ever
+    body = _read_payload(payload, payload_file)
+    given = {"repository": repo, "instruction": instruction, "ref": ref}
+    body |= {field: value for field, value in given.items() if value is not None}
+    return {"kind": kind, "payload": body, "capabilities": list(capability), **options}
+
+
+@click.command(no_args_is_help=True)
+@job_options
+@click.option("--key", help="Enqueue at most once: a second job with the key is the first.")
+@click.option(
+    "--after", type=int, multiple=True, metavar="ID", help="Wait for this job to succeed."
+)
+@click.option(
+    "--run-at", metavar="TIME", help="Not before this ISO instant; UTC without an offset."
+)
+@json_option
+def enqueue(
+    key: str | None,
+    after: tuple[int, ...],
+    run_at: str | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -56,17 +89,9 @@ def enqueue(
       moonmind-queue enqueue codex_exec --repo acme/site --instruction "Fix the failing test"
       moonmind-queue enqueue noop --after 1 --payload '{"seconds": 5}'
     """
-    from moonmind_queue import executors
-
-    kind = kind or kind_option
-    if not kind:
-        raise click.UsageError(f"Which KIND? Installed: {', '.join(executors.kinds())}")
-    executors.find(kind)  # a misspelt kind would wait for ever
-    body = _read_payload(payload, payload_file)
-    given = {"repository": repo, "instruction": instruction, "ref": ref}
-    body |= {field: value for field, value in given.items() if value is not None}
+    given = job_from(**options)
     with opened() as queue:
-        job = queue.enqueue(kind, body, run_at=_instant(run_at), capabilities=capability, **options)
+        job = queue.enqueue(**given, key=key, after=after, run_at=_instant(run_at))
         state = queue.get(job).state
     if as_json:
         print_json({"id": job, "state": state})

@@ -126,6 +126,15 @@ def find(kind: str) -> type[Executor]:
     return executor
 
 
+def checked(kind: str, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Validate a payload by the executor of its kind, where that is installed here."""
+    try:
+        executor = find(kind)
+    except UnknownKind:
+        return payload
+    return executor.validate(payload)
+
+
 def kinds() -> list[str]:
     """Return every installed kind, sorted."""
     return sorted(_installed())

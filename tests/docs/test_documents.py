@@ -82,6 +82,22 @@ def test_the_sql_guide_shows_what_happens(forget_roles, environment, tmp_path):
     check("docs/sql.md", environment, tmp_path)
 
 
+def test_the_guide_to_schedules_shows_what_happens(environment, tmp_path, monkeypatch, look):
+    """Every command of docs/schedules.md prints what stands there; its Python works."""
+    monkeypatch.setenv("DATABASE_URL", environment["DATABASE_URL"])
+    text = (ROOT / "docs" / "schedules.md").read_text()
+    [snippet] = re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
+
+    check("docs/schedules.md", environment, tmp_path)
+    exec(snippet, {})  # noqa: S102 - it is what the test is about
+
+    assert look("select name, catch_up from moonmind_queue.schedule_overview order by name") == [
+        ("monday", "skip"),
+        ("weekly", "once"),
+        ("wrong", "once"),
+    ]
+
+
 def test_the_first_job_of_the_readme_works(environment, create_database, tmp_path):
     """README's first job runs with the real Codex CLI; GitHub and the model are stand-ins."""
     (tmp_path / "stage").mkdir()

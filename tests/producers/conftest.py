@@ -11,6 +11,7 @@ from sqlalchemy import URL, Engine, NullPool, create_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from moonmind_queue import Queue, connect
+from moonmind_queue._ticker import tick
 
 
 class Base(DeclarativeBase):
@@ -132,6 +133,14 @@ def lived(fresh: str, clock_of) -> str:
             concurrency_key="account",
             capabilities=["nobody has this"],
         )
+        queue.add_schedule("done", "* * * * *", {"kind": "send"})
+        clock.advance(timedelta(minutes=1))
+        tick(queue)
+        for statement in (
+            "add_schedule('psql', '0 2 * * *', '{\"kind\": \"send\"}')",
+            "defer_schedule('psql', 1, 'no')",
+        ):
+            queue.connection.execute(f"select moonmind_queue.{statement}")
         queue.set_limit("kind", "send", 9)
         queue.set_limit("concurrency_key", "*", 1)
         queue.pause("codex", "for good")

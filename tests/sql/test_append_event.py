@@ -23,6 +23,7 @@ OWN = [
     "unlocked",
     "timed_out",
     "repaired",
+    "scheduled",
     "artifact",
 ]
 

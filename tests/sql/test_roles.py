@@ -14,9 +14,9 @@ GRANTS = (ROOT / "sql" / "grants.sql").read_text()
 ROLES = ["moonmind_producer", "moonmind_worker", "moonmind_operator", "moonmind_reader"]
 VIEWS = {
     "job_overview", "job_history", "job_artifact", "artifact_content",
-    "worker_overview", "queue_status", "blocked_job",
     "paused_agent", "limit_overview", "unserved_lane", "queue_fault",
     "job_document",
+    "worker_overview", "queue_status", "blocked_job", "schedule_overview",
 }  # fmt: skip
 
 

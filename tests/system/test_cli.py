@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import click
@@ -290,3 +291,97 @@ def test_a_reader_that_leaves_early_is_no_error(fresh):
     )
 
     assert done.stderr == ""
+
+
+# --- schedules ---------------------------------------------------------------------------------
+
+
+def test_a_schedule_is_added_shown_run_and_removed(run):
+    """Its whole life, each step said in a line."""
+    added = run(
+        *("schedule", "add", "nightly", "0 2 * * *", "codex_exec", "--timezone", "Asia/Tokyo"),
+        *(
+            "--catch-up",
+            "all",
+            "--repo",
+            "acme/site",
+            "--instruction",
+            "Tidy up",
+            "--priority",
+            "3",
+        ),
+    )
+    lines = added.stdout.splitlines()
+    assert lines[0] == "schedule nightly is created; it comes at"
+    assert len(lines) == 4
+    assert all(line.endswith(" 02:00+09:00") for line in lines[1:])
+
+    assert "is unchanged" in run(*_NIGHTLY, "--catch-up", "all").stdout
+    assert "is updated" in run(*_NIGHTLY).stdout
+    assert run("schedule", "run-now", "nightly").stdout == "job 4 is queued\n"
+    assert run("schedule", "pause", "nightly").stdout == "schedule nightly is paused\n"
+    [row] = json.loads(run("schedule", "ls", "--json").stdout)
+    assert (row["paused"], row["catch_up"], row["last_job_id"]) == (True, "once", 4)
+    assert row["job"]["payload"]["instruction"] == "Tidy up"
+    assert json.loads(run("show", "4", "--json").stdout)["payload"] == row["job"]["payload"]
+    assert "paused" in run("schedule", "ls").stdout
+    assert run("schedule", "resume", "nightly").stdout == "schedule nightly goes on\n"
+    assert run("schedule", "rm", "nightly").stdout == "schedule nightly is removed\n"
+    assert run("schedule", "ls").stdout == "no schedules\n"
+
+
+_NIGHTLY = (
+    *("schedule", "add", "nightly", "0 2 * * *", "codex_exec", "--timezone", "Asia/Tokyo"),
+    *("--repo", "acme/site", "--instruction", "Tidy up", "--priority", "3"),
+)
+
+
+def test_schedules_speak_json(run):
+    """Every command has an answer for programs; times are ISO instants."""
+    added = json.loads(run("schedule", "add", "s", "*/15 * * * *", "noop", "--json").stdout)
+
+    assert (added["name"], added["change"], len(added["next"])) == ("s", "created", 3)
+    assert datetime.fromisoformat(added["next"][0]).minute % 15 == 0
+    assert json.loads(run("schedule", "pause", "s", "--json").stdout) == {
+        "name": "s",
+        "paused": True,
+    }
+    assert json.loads(run("schedule", "resume", "s", "--json").stdout)["paused"] is False
+    assert json.loads(run("schedule", "run-now", "s", "--json").stdout)["state"] == "queued"
+    assert json.loads(run("schedule", "rm", "s", "--json").stdout) == {"removed": ["s"]}
+
+
+def test_a_schedule_from_psql_is_shown_with_its_times(run, look):
+    """No worker has computed its next time yet; add shows it all the same, and ls an empty one."""
+    look("""select moonmind_queue.add_schedule('s', '0 2 * * *', '{"kind": "noop"}')""")
+
+    assert json.loads(run("schedule", "ls", "--json").stdout)[0]["next_at"] is None
+    assert len(
+        json.loads(run("schedule", "add", "s", "0 2 * * *", "noop", "--json").stdout)["next"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("add", "s", "0 25 * * *", "noop"), 1, "cron expression '0 25 * * *': bad hour"),
+        (("add", "s", "@daily", "noop"), 1, "has not five fields"),
+        (("add", "s", "0 2 * * *", "noop", "--timezone", "Berlin"), 1, "such as Europe/Berlin"),
+        (("add", "s", "0 2 * * *", "noop", "--catch-up", "twice"), 2, "'skip', 'once', 'all'"),
+        (("add", "s", "0 2 * * *"), 2, "Which KIND?"),
+        (("add", "s", "0 2 * * *", "nop"), 2, "unknown kind 'nop'"),
+        (("add", "s", "0 2 * * *", "codex_exec"), 2, "instruction"),
+        (("add", "a b", "0 2 * * *", "noop"), 1, "schedule_name_is_one_word"),
+        (("rm", "gone"), 1, 'schedule "gone" does not exist'),
+        (("run-now", "gone"), 1, 'schedule "gone" does not exist'),
+        (("pause", "gone"), 1, 'schedule "gone" does not exist'),
+    ],
+)
+def test_a_wrong_schedule_is_refused_in_words(run, look, arguments, code, message):
+    """Exit code, one clear line, and nothing is written."""
+    done = run("schedule", *arguments)
+
+    assert done.returncode == code
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert look("select count(*) from moonmind_queue.schedule") == [0]

@@ -26,7 +26,7 @@ def test_every_sqlstate_has_an_error_type():
     raised = {code for t in FUNCTIONS.values() for code in re.findall(r"errcode = '(MQ\d{3})'", t)}
 
     assert raised <= {cls.sqlstate for cls in QueueError.__subclasses__()}
-    assert raised == {"MQ001", "MQ002", "MQ003", "MQ004"}
+    assert raised == {"MQ001", "MQ002", "MQ003", "MQ004", "MQ005"}
 
 
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))
@@ -94,7 +94,8 @@ def test_public_names_are_sorted_and_exist():
 def test_importing_the_client_is_light():
     """A producer loads neither SQLAlchemy nor Alembic, pydantic, rich, the worker or asyncio's."""
     heavy = (
-        "{'sqlalchemy', 'alembic', 'pydantic', 'rich', 'structlog', 'moonmind_queue.worker',"
+        "{'sqlalchemy', 'alembic', 'pydantic', 'rich', 'structlog', 'cronsim',"
+        " 'moonmind_queue.worker',"
         " 'moonmind_queue.aio', 'moonmind_queue.orm'}"
     )
     code = f"import sys, moonmind_queue; print(sorted({heavy} & set(sys.modules)))"

@@ -13,6 +13,7 @@ from moonmind_queue import errors
         ("MQ002", errors.JobNotFound),
         ("MQ003", errors.WrongState),
         ("MQ004", errors.NotAllowed),
+        ("MQ005", errors.ScheduleNotFound),
         ("22023", errors.InvalidArgument),
         ("23505", errors.InvalidArgument),
         ("23514", errors.InvalidArgument),
