@@ -14,6 +14,9 @@ set enable_hashjoin = off
 set enable_mergejoin = off
 as $$
 begin
+    if not exists (select from dependency where needs_job_id = any (p_ended || p_failed)) then
+        return '{}';
+    end if;
     return array(
         with recursive doomed as (
             select unnest(p_failed) as id

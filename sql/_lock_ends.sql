@@ -1,10 +1,9 @@
 -- _lock_ends(jobs) → void; locks leased jobs that are to end well, and all that this concerns.
 --
 -- Contract
---   * One order for all of them: a dependent of one job may stand before another of the jobs. A
---     dependent that came while we waited is out of order: then all locks are given back and
---     taken anew. With one job that cannot happen, for what needs it has a higher id.
+--   * One order for all of them: a dependent of one job may stand before another of the jobs.
 -- Locks     the jobs and their dependents, in one id order.
+-- Errors    40001 see _lock_late().
 create or replace function moonmind_queue._lock_ends(p_job_ids bigint[])
 returns void
 language plpgsql
@@ -15,29 +14,21 @@ set enable_hashjoin = off
 set enable_mergejoin = off
 as $$
 declare
-    v_failed bigint[];
-    v_jobs   bigint[];
+    v_held bigint[] := p_job_ids || array(select job_id from dependency where needs_job_id = any (p_job_ids));
+    v_more bigint[];
 begin
-    if cardinality(p_job_ids) = 1 then
-        perform from job where id = p_job_ids[1] for update;
-        if exists (select from dependency where needs_job_id = p_job_ids[1]) then
-            perform _lock_jobs(_dependents(p_job_ids), true);
-        end if;
-        return;
-    end if;
+    perform _lock_jobs(v_held, true);
     loop
-        v_failed := array(select job_id from lease where job_id = any (p_job_ids) and cancel_requested_at is not null);
-        v_jobs := p_job_ids || _dependents(p_job_ids, v_failed);
-        begin
-            perform _lock_jobs(v_jobs, true);
-            v_failed := array(select job_id from lease where job_id = any (p_job_ids) and cancel_requested_at is not null);
-            if _dependents(p_job_ids, v_failed) <@ v_jobs then
-                return;
-            end if;
-            raise exception 'once more' using errcode = 'MQAGN';
-        exception when sqlstate 'MQAGN' then
-            null;
-        end;
+        v_more := array(
+            select unnest(_dependents(p_job_ids, array(
+                select job_id from lease where job_id = any (p_job_ids) and cancel_requested_at is not null
+            )))
+            except
+            select unnest(v_held)
+        );
+        exit when v_more = '{}';
+        perform _lock_late(v_more, v_held);
+        v_held := v_held || v_more;
     end loop;
 end;
 $$;

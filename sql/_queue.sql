@@ -22,6 +22,7 @@ begin
     set unmet = v_unmet,
         state = case when v_unmet > 0 then 'waiting' else 'queued' end,
         run_at = p_run_at,
+        rank = _rank(priority, p_run_at),
         finished_at = null,
         updated_at = v_now
     where id = p_job_id

@@ -41,6 +41,7 @@ declare
     v_now   constant timestamptz := _now();
     v_lanes integer[];
     v_ids   bigint[];
+    v_default interval;  -- when it serves every kind
 begin
     perform _check_worker(p_worker);
     perform _check_lease(p_lease);
@@ -60,6 +61,8 @@ begin
         return;
     end if;
 
+    select max(timeout) into v_default from run_timeout having count(*) = 1;
+
     return query
     with numbered as materialized (
         select id, nextval('moonmind_queue.lease_token_seq') as token from unnest(v_ids) as id
@@ -73,10 +76,10 @@ begin
             event_seq = event_seq + case when p_start then 2 else 1 end
         from numbered
         where job.id = numbered.id
-        returning job.*, numbered.token, coalesce(timeout, (
+        returning job.*, numbered.token, coalesce(timeout, case when v_default is not null then v_default else (
             select run_timeout.timeout from run_timeout where run_timeout.kind in (job.kind, '*')
             order by run_timeout.kind = '*' limit 1
-        )) as allowed
+        ) end) as allowed
     ),
     held as (
         insert into lease (job_id, token, attempt, lane_id, expires_at, deadline_at, worker)

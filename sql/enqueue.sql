@@ -58,14 +58,16 @@ begin
 
     insert into job (
         key, name, agent, kind, state, priority, run_at, max_attempts, payload, created_at, updated_at,
-        lane_id, unmet, event_seq, timeout, expires_at, on_dependency_failure
+        lane_id, unmet, event_seq, timeout, expires_at, on_dependency_failure, rank
     )
     values (
         p_key, p_name, p_agent, p_kind, case when v_unmet > 0 then 'waiting' else 'queued' end,
         coalesce(p_priority, 0), coalesce(p_run_at, v_now), coalesce(p_max_attempts, 3),
         coalesce(p_payload, '{}'), v_now, v_now,
         _lane(p_agent, p_kind, p_capabilities, p_payload, p_concurrency_key),
-        v_unmet, 1, p_timeout, p_expires_at, v_policy
+        v_unmet, 1, p_timeout, p_expires_at, v_policy,
+        case when isfinite(p_run_at) is not false  -- the check of the table refuses the rest by name
+            then _rank(coalesce(p_priority, 0), coalesce(p_run_at, v_now)) else 0 end
     )
     on conflict (key) where key is not null do nothing
     returning id into v_id;

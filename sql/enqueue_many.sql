@@ -53,13 +53,15 @@ begin
     made as (
         insert into job (
             id, key, name, agent, kind, state, priority, run_at, max_attempts, payload, created_at,
-            updated_at, lane_id, event_seq, timeout, expires_at, on_dependency_failure
+            updated_at, lane_id, event_seq, timeout, expires_at, on_dependency_failure, rank
         )
         overriding system value
         select v_ids[place], key, name, coalesce(given.agent, 'codex'), given.kind, 'queued',
                coalesce(priority, 0), coalesce(run_at, v_now), coalesce(max_attempts, 3),
                coalesce(payload, '{}'), v_now, v_now, coalesce(lane.id, 0), 1, timeout, expires_at,
-               coalesce(on_dependency_failure, 'wait')
+               coalesce(on_dependency_failure, 'wait'),
+               case when isfinite(run_at) is not false
+                   then _rank(coalesce(priority, 0), coalesce(run_at, v_now)) else 0 end
         from given
         left join lane
             on lane.agent = coalesce(given.agent, 'codex')

@@ -50,15 +50,7 @@ create table moonmind_queue.job (
     timeout      interval,
     expires_at   timestamptz,
     on_dependency_failure text not null default 'wait',
-    -- What is claimed first: an hour of waiting outweighs one level of priority. So the order of two
-    -- jobs never changes, and no job starves behind an endless stream of more urgent ones.
-    rank         bigint not null generated always as (
-        case when isfinite(run_at)  -- the check below refuses what is not, with its name
-            then (extract(epoch from run_at - timestamptz '1970-01-01 00:00:00+00') * 1000000)::bigint
-                 - priority::bigint * 3600000000
-            else 0
-        end
-    ) stored,
+    rank         bigint      not null,
 
     -- * stands for all agents and kinds where rules are made for them.
     constraint job_agent_is_given check (agent ~ '^\S(.*\S)?$' and length(agent) <= 200 and agent <> '*'),
@@ -104,7 +96,7 @@ comment on column moonmind_queue.job.timeout is 'How long one attempt may take, 
 comment on column moonmind_queue.job.expires_at is 'Pointless from then on: cancelled unless an attempt is under way.';
 comment on column moonmind_queue.job.on_dependency_failure
 is 'When a job that it needs ends without success: wait for a person, cancel this one too, or run all the same.';
-comment on column moonmind_queue.job.rank is 'The place in its lane, lowest first: run_at in microseconds, less an hour for each level of priority.';
+comment on column moonmind_queue.job.rank is 'The place in its lane, lowest first; see _rank().';
 
 create table moonmind_queue.lane (
     id              integer generated always as identity primary key,

@@ -236,6 +236,10 @@ from moonmind_queue.job
 left join unmet on unmet.job_id = job.id
 where job.state in ('waiting', 'queued') and job.unmet <> coalesce(unmet.number, 0)
 union all
+select id, format('its rank is %s, its priority and run_at say %s', rank, moonmind_queue._rank(priority, run_at))
+from moonmind_queue.job
+where state in ('waiting', 'queued') and rank <> moonmind_queue._rank(priority, run_at)
+union all
 select job.id, format('it is queued and has %s places among the claimable', count(place.job_id))
 from moonmind_queue.job
 left join place on place.job_id = job.id

@@ -51,15 +51,7 @@ create table moonmind_queue.job (
     timeout      interval,
     expires_at   timestamptz,
     on_dependency_failure text not null default 'wait',
-    -- What is claimed first: an hour of waiting outweighs one level of priority. So the order of two
-    -- jobs never changes, and no job starves behind an endless stream of more urgent ones.
-    rank         bigint not null generated always as (
-        case when isfinite(run_at)  -- the check below refuses what is not, with its name
-            then (extract(epoch from run_at - timestamptz '1970-01-01 00:00:00+00') * 1000000)::bigint
-                 - priority::bigint * 3600000000
-            else 0
-        end
-    ) stored,
+    rank         bigint      not null,
 
     -- * stands for all agents and kinds where rules are made for them.
     constraint job_agent_is_given check (agent ~ '^\S(.*\S)?$' and length(agent) <= 200 and agent <> '*'),
@@ -105,7 +97,7 @@ comment on column moonmind_queue.job.timeout is 'How long one attempt may take, 
 comment on column moonmind_queue.job.expires_at is 'Pointless from then on: cancelled unless an attempt is under way.';
 comment on column moonmind_queue.job.on_dependency_failure
 is 'When a job that it needs ends without success: wait for a person, cancel this one too, or run all the same.';
-comment on column moonmind_queue.job.rank is 'The place in its lane, lowest first: run_at in microseconds, less an hour for each level of priority.';
+comment on column moonmind_queue.job.rank is 'The place in its lane, lowest first; see _rank().';
 
 create table moonmind_queue.lane (
     id              integer generated always as identity primary key,
@@ -739,6 +731,9 @@ set enable_hashjoin = off
 set enable_mergejoin = off
 as $$
 begin
+    if not exists (select from dependency where needs_job_id = any (p_ended || p_failed)) then
+        return '{}';
+    end if;
     return array(
         with recursive doomed as (
             select unnest(p_failed) as id
@@ -1105,35 +1100,27 @@ comment on function moonmind_queue._lane(text, text, text[], jsonb, text) is 'Th
 -- _lock_dependents(job, wait) → whether all jobs are locked that change when this one fails.
 --
 -- Contract
---   * A job that came to depend on one of them while we waited would be locked out of order: then
---     all locks are given back and taken anew, together with it.
 --   * Without wait there is one try, and the answer says whether it got them all.
 -- Locks     the job is locked by the caller; the dependents, in id order.
+-- Errors    40001 see _lock_late().
 create or replace function moonmind_queue._lock_dependents(p_job_id bigint, p_wait boolean default true)
 returns boolean
 language plpgsql
 set search_path = moonmind_queue, pg_temp
 as $$
 declare
-    v_jobs bigint[];
+    v_held bigint[] := array[p_job_id];
+    v_more bigint[] := _dependents('{}', v_held);
 begin
-    loop
-        v_jobs := _dependents('{}', array[p_job_id]);
-        if v_jobs = '{}' then
-            return true;
-        elsif not p_wait then
-            return _lock_jobs(v_jobs, false) and _dependents('{}', array[p_job_id]) <@ v_jobs;
-        end if;
-        begin
-            perform _lock_jobs(v_jobs, true);
-            if _dependents('{}', array[p_job_id]) <@ v_jobs then
-                return true;
-            end if;
-            raise exception 'once more' using errcode = 'MQAGN';
-        exception when sqlstate 'MQAGN' then
-            null;
-        end;
+    if not p_wait then
+        return _lock_jobs(v_more, false) and _dependents('{}', v_held) <@ v_more;
+    end if;
+    while v_more <> '{}' loop
+        perform _lock_late(v_more, v_held);
+        v_held := v_held || v_more;
+        v_more := array(select unnest(_dependents('{}', array[p_job_id])) except select unnest(v_held));
     end loop;
+    return true;
 end;
 $$;
 
@@ -1143,10 +1130,9 @@ comment on function moonmind_queue._lock_dependents(bigint, boolean) is 'Lock th
 -- _lock_ends(jobs) → void; locks leased jobs that are to end well, and all that this concerns.
 --
 -- Contract
---   * One order for all of them: a dependent of one job may stand before another of the jobs. A
---     dependent that came while we waited is out of order: then all locks are given back and
---     taken anew. With one job that cannot happen, for what needs it has a higher id.
+--   * One order for all of them: a dependent of one job may stand before another of the jobs.
 -- Locks     the jobs and their dependents, in one id order.
+-- Errors    40001 see _lock_late().
 create or replace function moonmind_queue._lock_ends(p_job_ids bigint[])
 returns void
 language plpgsql
@@ -1157,29 +1143,21 @@ set enable_hashjoin = off
 set enable_mergejoin = off
 as $$
 declare
-    v_failed bigint[];
-    v_jobs   bigint[];
+    v_held bigint[] := p_job_ids || array(select job_id from dependency where needs_job_id = any (p_job_ids));
+    v_more bigint[];
 begin
-    if cardinality(p_job_ids) = 1 then
-        perform from job where id = p_job_ids[1] for update;
-        if exists (select from dependency where needs_job_id = p_job_ids[1]) then
-            perform _lock_jobs(_dependents(p_job_ids), true);
-        end if;
-        return;
-    end if;
+    perform _lock_jobs(v_held, true);
     loop
-        v_failed := array(select job_id from lease where job_id = any (p_job_ids) and cancel_requested_at is not null);
-        v_jobs := p_job_ids || _dependents(p_job_ids, v_failed);
-        begin
-            perform _lock_jobs(v_jobs, true);
-            v_failed := array(select job_id from lease where job_id = any (p_job_ids) and cancel_requested_at is not null);
-            if _dependents(p_job_ids, v_failed) <@ v_jobs then
-                return;
-            end if;
-            raise exception 'once more' using errcode = 'MQAGN';
-        exception when sqlstate 'MQAGN' then
-            null;
-        end;
+        v_more := array(
+            select unnest(_dependents(p_job_ids, array(
+                select job_id from lease where job_id = any (p_job_ids) and cancel_requested_at is not null
+            )))
+            except
+            select unnest(v_held)
+        );
+        exit when v_more = '{}';
+        perform _lock_late(v_more, v_held);
+        v_held := v_held || v_more;
     end loop;
 end;
 $$;
@@ -1237,6 +1215,29 @@ end;
 $$;
 
 comment on function moonmind_queue._lock_jobs(bigint[], boolean) is 'Lock jobs in id order.';
+-- <<<
+-- >>> sql/_lock_late.sql
+-- _lock_late(jobs, held) → void; locks jobs that came to depend on those that the caller holds, out of order.
+--
+-- Contract
+--   * Waits only where that is in id order after all: a new job usually has the highest id. Else
+--     it takes what nobody else has, and gives the transaction up rather than wait in a circle.
+-- Locks     the jobs.
+-- Errors    40001 another transaction has one of them; try again.
+create or replace function moonmind_queue._lock_late(p_job_ids bigint[], p_held bigint[])
+returns void
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+as $$
+begin
+    if not _lock_jobs(p_job_ids, (select min(id) from unnest(p_job_ids) as id) > (select max(id) from unnest(p_held) as id)) then
+        raise exception 'another transaction is changing what depends on these jobs; try again'
+            using errcode = 'serialization_failure';
+    end if;
+end;
+$$;
+
+comment on function moonmind_queue._lock_late(bigint[], bigint[]) is 'Lock dependents that came while locks were waited for.';
 -- <<<
 -- >>> sql/_lock_lease.sql
 -- _lock_lease(job, token) → the lease, its job and itself locked, if this token holds it.
@@ -1775,6 +1776,7 @@ begin
     set unmet = v_unmet,
         state = case when v_unmet > 0 then 'waiting' else 'queued' end,
         run_at = p_run_at,
+        rank = _rank(priority, p_run_at),
         finished_at = null,
         updated_at = v_now
     where id = p_job_id
@@ -1791,6 +1793,23 @@ end;
 $$;
 
 comment on function moonmind_queue._queue(bigint, timestamptz) is 'Put a locked job back into the queue, or park it.';
+-- <<<
+-- >>> sql/_rank.sql
+-- _rank(priority, run_at) → the place of a job in its lane, lowest first.
+--
+-- run_at in microseconds, less an hour for each level of priority: an hour of waiting outweighs one
+-- level. So the order of two jobs never changes, and no job starves behind an endless stream of
+-- more urgent ones. No search_path is pinned: it names nothing that one could replace, and so the
+-- planner puts it into the statements that use it.
+create or replace function moonmind_queue._rank(p_priority integer, p_run_at timestamptz)
+returns bigint
+language sql
+stable
+as $$
+    select (date_part('epoch', p_run_at) * 1000000)::bigint - p_priority::bigint * 3600000000;
+$$;
+
+comment on function moonmind_queue._rank(integer, timestamptz) is 'The order in which jobs are claimed.';
 -- <<<
 -- >>> sql/_release_dependents.sql
 -- _release_dependents(jobs) → void; the jobs have ended: queue who waited for the last of them.
@@ -2521,6 +2540,7 @@ declare
     v_now   constant timestamptz := _now();
     v_lanes integer[];
     v_ids   bigint[];
+    v_default interval;  -- when it serves every kind
 begin
     perform _check_worker(p_worker);
     perform _check_lease(p_lease);
@@ -2540,6 +2560,8 @@ begin
         return;
     end if;
 
+    select max(timeout) into v_default from run_timeout having count(*) = 1;
+
     return query
     with numbered as materialized (
         select id, nextval('moonmind_queue.lease_token_seq') as token from unnest(v_ids) as id
@@ -2553,10 +2575,10 @@ begin
             event_seq = event_seq + case when p_start then 2 else 1 end
         from numbered
         where job.id = numbered.id
-        returning job.*, numbered.token, coalesce(timeout, (
+        returning job.*, numbered.token, coalesce(timeout, case when v_default is not null then v_default else (
             select run_timeout.timeout from run_timeout where run_timeout.kind in (job.kind, '*')
             order by run_timeout.kind = '*' limit 1
-        )) as allowed
+        ) end) as allowed
     ),
     held as (
         insert into lease (job_id, token, attempt, lane_id, expires_at, deadline_at, worker)
@@ -2902,14 +2924,16 @@ begin
 
     insert into job (
         key, name, agent, kind, state, priority, run_at, max_attempts, payload, created_at, updated_at,
-        lane_id, unmet, event_seq, timeout, expires_at, on_dependency_failure
+        lane_id, unmet, event_seq, timeout, expires_at, on_dependency_failure, rank
     )
     values (
         p_key, p_name, p_agent, p_kind, case when v_unmet > 0 then 'waiting' else 'queued' end,
         coalesce(p_priority, 0), coalesce(p_run_at, v_now), coalesce(p_max_attempts, 3),
         coalesce(p_payload, '{}'), v_now, v_now,
         _lane(p_agent, p_kind, p_capabilities, p_payload, p_concurrency_key),
-        v_unmet, 1, p_timeout, p_expires_at, v_policy
+        v_unmet, 1, p_timeout, p_expires_at, v_policy,
+        case when isfinite(p_run_at) is not false  -- the check of the table refuses the rest by name
+            then _rank(coalesce(p_priority, 0), coalesce(p_run_at, v_now)) else 0 end
     )
     on conflict (key) where key is not null do nothing
     returning id into v_id;
@@ -2993,13 +3017,15 @@ begin
     made as (
         insert into job (
             id, key, name, agent, kind, state, priority, run_at, max_attempts, payload, created_at,
-            updated_at, lane_id, event_seq, timeout, expires_at, on_dependency_failure
+            updated_at, lane_id, event_seq, timeout, expires_at, on_dependency_failure, rank
         )
         overriding system value
         select v_ids[place], key, name, coalesce(given.agent, 'codex'), given.kind, 'queued',
                coalesce(priority, 0), coalesce(run_at, v_now), coalesce(max_attempts, 3),
                coalesce(payload, '{}'), v_now, v_now, coalesce(lane.id, 0), 1, timeout, expires_at,
-               coalesce(on_dependency_failure, 'wait')
+               coalesce(on_dependency_failure, 'wait'),
+               case when isfinite(run_at) is not false
+                   then _rank(coalesce(priority, 0), coalesce(run_at, v_now)) else 0 end
         from given
         left join lane
             on lane.agent = coalesce(given.agent, 'codex')
@@ -4364,6 +4390,10 @@ from moonmind_queue.job
 left join unmet on unmet.job_id = job.id
 where job.state in ('waiting', 'queued') and job.unmet <> coalesce(unmet.number, 0)
 union all
+select id, format('its rank is %s, its priority and run_at say %s', rank, moonmind_queue._rank(priority, run_at))
+from moonmind_queue.job
+where state in ('waiting', 'queued') and rank <> moonmind_queue._rank(priority, run_at)
+union all
 select job.id, format('it is queued and has %s places among the claimable', count(place.job_id))
 from moonmind_queue.job
 left join place on place.job_id = job.id
@@ -4429,6 +4459,7 @@ grant usage on schema moonmind_queue to moonmind_producer, moonmind_worker, moon
 
 -- Views call these with the rights of whoever reads them.
 grant execute on function moonmind_queue._now(), moonmind_queue._is_met(text, text),
+    moonmind_queue._rank(integer, timestamptz),
     moonmind_queue._permits(moonmind_queue.policy, moonmind_queue.lane)
 to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 

@@ -16,17 +16,23 @@ values ('codex', 'k', '{}', '', ''), ('claude', 'k', '{}', '', ''),
        ('codex', 'k', '{gpu}', '', ''), ('idle', 'k', '{}', '', '');
 insert into moonmind_queue.job
     (agent, kind, state, run_at, created_at, updated_at, lane_id, unmet, event_seq, priority,
-     finished_at)
-select case when crowd = 'foreign' then 'claude' when idle then 'idle' else 'codex' end, 'k',
-       case crowd when 'waiting' then 'waiting' when 'finished' then 'succeeded' else 'queued' end,
-       now() + case crowd when 'scheduled' then interval '1 day' else '-1 hour' end, now(), now(),
+     finished_at, rank)
+select made.*, moonmind_queue._rank(made.priority, made.run_at) from (
+select case when crowd = 'foreign' then 'claude' when idle then 'idle' else 'codex' end as agent,
+       'k' as kind,
+       case crowd when 'waiting' then 'waiting' when 'finished' then 'succeeded' else 'queued' end
+           as state,
+       now() + case crowd when 'scheduled' then interval '1 day' else '-1 hour' end as run_at,
+       now() as created_at, now() as updated_at,
        case when idle then 4 when crowd = 'foreign' then 2
-            when crowd = 'incapable' then 3 else 1 end,
-       (crowd = 'waiting')::integer, 1, case crowd when 'ready' then 0 else 9 end,
-       case crowd when 'finished' then now() end
+            when crowd = 'incapable' then 3 else 1 end as lane_id,
+       (crowd = 'waiting')::integer as unmet, 1 as event_seq,
+       case crowd when 'ready' then 0 else 9 end as priority,
+       case crowd when 'finished' then now() end as finished_at
 from unnest('{finished,waiting,scheduled,foreign,incapable,ready}'::text[]) as crowd,
      generate_series(1, %(crowd)s) as n,
-     lateral (select crowd in ('finished', 'waiting', 'scheduled') and n %% 2 = 0) as half (idle);
+     lateral (select crowd in ('finished', 'waiting', 'scheduled') and n %% 2 = 0) as half (idle)
+) as made;
 insert into moonmind_queue.ready (lane_id, rank, job_id)
 select lane_id, rank, id from moonmind_queue.job
 where state = 'queued' and run_at <= now();

@@ -5,6 +5,7 @@ import pytest
 from moonmind_queue import JobState
 
 BREAK = {
+    "its rank is": "update job set rank = 7 where id = %(ready)s",
     "unmet is 0, its edges say 1": (
         "update job set unmet = 0, state = 'queued' where id = %(child)s"
     ),
