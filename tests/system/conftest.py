@@ -14,6 +14,7 @@ import pgbouncer
 import psycopg
 import pytest
 import test_server
+from waiting import eventually
 
 from moonmind_queue import Executor, Worker
 from moonmind_queue.executors.noop import Noop
@@ -70,6 +71,32 @@ def listening(look) -> Callable[[], bool]:
             " and query = 'listen moonmind_queue_control' and state = 'idle'"
         )
     )
+
+
+@pytest.fixture
+def idle(look) -> Callable[[int], None]:
+    """Wait until so many workers have found nothing to do and wait."""
+    waiting = (
+        "select count(*) from pg_stat_activity where datname = current_database()"
+        " and application_name = 'moonmind-queue worker' and state = 'idle'"
+        " and query like '%%next_due%%'"
+    )
+
+    def wait(number: int) -> None:
+        eventually(lambda: look(waiting) == [number])
+
+    return wait
+
+
+@pytest.fixture
+def asleep(look, idle) -> Callable[[int], None]:
+    """Wait until so many workers doze and have looked after that."""
+
+    def wait(number: int) -> None:
+        eventually(lambda: look("select count(*) from moonmind_queue.sleeper") == [number])
+        idle(number)
+
+    return wait
 
 
 @pytest.fixture

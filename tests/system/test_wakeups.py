@@ -47,26 +47,6 @@ def claims(monkeypatch):
     return calls
 
 
-@pytest.fixture
-def asleep(look):
-    """Wait until so many workers doze and have looked."""
-
-    def wait(number):
-        eventually(lambda: look("select count(*) from moonmind_queue.sleeper") == [number])
-        eventually(
-            lambda: (
-                look(
-                    "select count(*) from pg_stat_activity where datname = current_database()"
-                    " and application_name = 'moonmind-queue worker' and state = 'idle'"
-                    " and query like '%%next_due%%'"
-                )
-                == [number]
-            )
-        )
-
-    return wait
-
-
 def test_one_job_for_thirty_idle_workers(start, produce, claims, asleep):
     """It costs about one claim a worker, not one a worker and look; then all sleep again."""
     for number in range(WORKERS):
@@ -204,3 +184,26 @@ def test_a_job_that_takes_too_long_is_stopped(start, produce):
     eventually(lambda: produce.get(job).state == "dead_letter")
     eventually(stopped.is_set)
     assert "took longer than its timeout" in produce.get(job).error
+
+
+def test_the_worker_knows_itself_when_the_time_is_up(start, produce, look):
+    """Nobody takes the job away while the agent is paused; the watchdog ends the work all the same.
+
+    The renewals said how long the lease really holds.
+    """
+    stopped = threading.Event()
+
+    def busy(job, context):
+        context.stop.wait()
+        stopped.set()
+        raise Stopped("told to stop")
+
+    start({"busy": Handled(busy)}, lease=timedelta(seconds=0.9))
+    job = produce.enqueue("busy", timeout=timedelta(seconds=1.5))
+    eventually(lambda: produce.get(job).state == "running")
+    produce.pause()
+
+    eventually(stopped.is_set, within=5)
+
+    assert produce.get(job).state == "running"
+    assert look("select type from moonmind_queue.event where type = 'timed_out'") == []

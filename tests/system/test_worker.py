@@ -39,20 +39,20 @@ def waits_for_stop(job, context):
     raise Stopped("told to stop")
 
 
-def test_a_notification_beats_the_poll(start, listening, produce):
+def test_a_notification_beats_the_poll(start, asleep, produce):
     """With a poll of an hour, an idle worker starts a new job at once."""
     start()
-    eventually(listening)
+    asleep(1)
 
     job = produce.enqueue("noop")
 
     eventually(lambda: produce.get(job).state == "succeeded", within=2)
 
 
-def test_a_committed_transaction_wakes_the_worker(start, listening, fresh, look):
+def test_a_committed_transaction_wakes_the_worker(start, asleep, fresh, look):
     """A job enqueued in a transaction starts when that commits, and not before."""
     start()
-    eventually(listening)
+    asleep(1)
     with psycopg.connect(fresh) as connection:
         job = moonmind_queue.Queue(connection).enqueue("noop")
         assert look("select count(*) from moonmind_queue.job") == [0]
@@ -143,9 +143,10 @@ def test_an_idle_worker_asks_once_a_poll(start, listening, calls, produce):
     assert calls("claim") <= 8
 
 
-def test_the_poll_suffices_without_any_notification(start, produce, look):
+def test_the_poll_suffices_without_any_notification(start, produce, idle):
     """A worker that hears nothing still drains the queue: notifications are only hints."""
     start(poll=timedelta(seconds=0.1), listen_dsn="postgresql://nobody@127.0.0.1:1/none")
+    idle(1)
 
     job = produce.enqueue("noop")
 
