@@ -258,8 +258,8 @@ class Queue:
     ) -> tuple[timedelta | None, int | None]:
         """Return how long such a worker may sleep (``None``: for ever), and a horizon.
 
-        After :meth:`doze`, ask again soon with the horizon while there is one: transactions were
-        under way that may not have seen that you sleep.
+        After :meth:`doze` ask with horizon 0, and again soon with the horizon that you get while
+        there is one: transactions were under way that may not have seen that you sleep.
         """
         with self._cursor() as cursor:
             cursor.execute(

@@ -221,7 +221,7 @@ class Worker:
         if asleep == self._asleep or worker_id is None or (asleep and not self._listener.listening):
             return
         queue.doze(worker_id, asleep)
-        self._asleep, self._horizon, self._nap = asleep, None, NAP
+        self._asleep, self._horizon, self._nap = asleep, 0 if asleep else None, NAP
 
     def _heard_nothing(self) -> None:
         """Begin anew: what the database knew of us and what it said may be lost."""

@@ -19,19 +19,20 @@ declare
     v_key          constant text := coalesce(p_concurrency_key, '');
     v_lane         integer;
 begin
-    loop
-        select id into v_lane
-        from lane
-        where agent = p_agent
-          and kind = p_kind
-          and capabilities = v_capabilities
-          and repository = v_repository
-          and concurrency_key = v_key;
-        exit when found;
+    select id into v_lane
+    from lane
+    where agent = p_agent
+      and kind = p_kind
+      and capabilities = v_capabilities
+      and repository = v_repository
+      and concurrency_key = v_key
+    order by id
+    limit 1;
+    if not found then
         insert into lane (agent, kind, capabilities, repository, concurrency_key)
         values (p_agent, p_kind, v_capabilities, v_repository, v_key)
-        on conflict do nothing;
-    end loop;
+        returning id into v_lane;
+    end if;
     return v_lane;
 end;
 $$;

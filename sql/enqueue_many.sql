@@ -32,9 +32,7 @@ begin
            coalesce(concurrency_key, '')
     from jsonb_to_recordset(p_jobs) as (agent text, kind text, capabilities text[], payload jsonb, concurrency_key text)
     where kind is not null
-    except select agent, kind, capabilities, repository, concurrency_key from lane
-    order by 1, 2, 3, 4, 5  -- two calls with the same new ones wait for each other, never in a circle
-    on conflict do nothing;
+    except select agent, kind, capabilities, repository, concurrency_key from lane;
 
     with given as (
         select distinct on (v_ids[place]) *
@@ -63,7 +61,10 @@ begin
                case when isfinite(run_at) is not false
                    then _rank(coalesce(priority, 0), coalesce(run_at, v_now)) else 0 end
         from given
-        left join lane
+        left join (
+            select min(id) as id, agent, kind, capabilities, repository, concurrency_key
+            from lane group by 2, 3, 4, 5, 6
+        ) as lane
             on lane.agent = coalesce(given.agent, 'codex')
             and lane.kind = given.kind
             and lane.capabilities = _capabilities(given.capabilities)

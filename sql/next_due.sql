@@ -4,9 +4,11 @@
 --   * due is 0 when there is something to claim, to take back, to resume or to schedule now; else how long until
 --     time alone brings that; null when there is nothing that time could bring.
 --   * Reads only: an idle worker asks this at each poll, and claims when it is told to or notified.
---   * Whoever has just called doze() asks with a null horizon. A horizon in the answer says that
+--   * Whoever has just called doze() asks with horizon 0. A horizon in the answer says that
 --     transactions were under way that may not have seen the sleeper: ask again soon, with it,
 --     until it is null. From then on every job is either seen here or notified.
+--   * The horizon is a transaction id taken for this: it is above all that were given out, which
+--     the end of a snapshot is not.
 create or replace function moonmind_queue.next_due(
     p_agents       text[] default null,
     p_kinds        text[] default null,
@@ -24,12 +26,11 @@ set enable_mergejoin = off
 as $$
 declare
     v_now    constant timestamptz := _now();
-    v_oldest constant bigint := pg_snapshot_xmin(pg_current_snapshot())::text::bigint;
     v_lanes  integer[] := _open_lanes(p_agents, p_kinds, p_capabilities);
     v_due    timestamptz;
 begin
-    horizon := coalesce(p_horizon, pg_snapshot_xmax(pg_current_snapshot())::text::bigint);
-    if v_oldest >= horizon then
+    horizon := case when p_horizon = 0 then pg_current_xact_id()::text::bigint else p_horizon end;
+    if pg_snapshot_xmin(pg_current_snapshot())::text::bigint >= horizon then
         horizon := null;
     end if;
     if exists (select from run_limit) then

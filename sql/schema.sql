@@ -105,12 +105,15 @@ create table moonmind_queue.lane (
     capabilities    text[]  not null,
     repository      text    not null,
     concurrency_key text    not null,
-    unique (agent, kind, capabilities, repository, concurrency_key),
     constraint lane_concurrency_key_is_short check (length(concurrency_key) <= 500)
 );
 
+-- Not unique: whoever makes a lane in a long transaction would block all who need the same one. Two
+-- that say the same are two lanes, and no harm.
+create index lane_says_idx on moonmind_queue.lane (agent, kind, capabilities, repository, concurrency_key);
+
 comment on table moonmind_queue.lane
-is 'One row per distinct answer to who may claim a job and what it counts against: the unit in which claimable jobs are ordered.';
+is 'Who may claim a job and what it counts against: the unit in which claimable jobs are ordered.';
 comment on column moonmind_queue.lane.repository is 'The repository that the payload names, as host/path in lower case; '''' without one.';
 comment on column moonmind_queue.lane.concurrency_key is 'What run_limit may count: a repository, an API account; '''' without one.';
 

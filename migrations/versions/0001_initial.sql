@@ -106,12 +106,15 @@ create table moonmind_queue.lane (
     capabilities    text[]  not null,
     repository      text    not null,
     concurrency_key text    not null,
-    unique (agent, kind, capabilities, repository, concurrency_key),
     constraint lane_concurrency_key_is_short check (length(concurrency_key) <= 500)
 );
 
+-- Not unique: whoever makes a lane in a long transaction would block all who need the same one. Two
+-- that say the same are two lanes, and no harm.
+create index lane_says_idx on moonmind_queue.lane (agent, kind, capabilities, repository, concurrency_key);
+
 comment on table moonmind_queue.lane
-is 'One row per distinct answer to who may claim a job and what it counts against: the unit in which claimable jobs are ordered.';
+is 'Who may claim a job and what it counts against: the unit in which claimable jobs are ordered.';
 comment on column moonmind_queue.lane.repository is 'The repository that the payload names, as host/path in lower case; '''' without one.';
 comment on column moonmind_queue.lane.concurrency_key is 'What run_limit may count: a repository, an API account; '''' without one.';
 
@@ -1077,19 +1080,20 @@ declare
     v_key          constant text := coalesce(p_concurrency_key, '');
     v_lane         integer;
 begin
-    loop
-        select id into v_lane
-        from lane
-        where agent = p_agent
-          and kind = p_kind
-          and capabilities = v_capabilities
-          and repository = v_repository
-          and concurrency_key = v_key;
-        exit when found;
+    select id into v_lane
+    from lane
+    where agent = p_agent
+      and kind = p_kind
+      and capabilities = v_capabilities
+      and repository = v_repository
+      and concurrency_key = v_key
+    order by id
+    limit 1;
+    if not found then
         insert into lane (agent, kind, capabilities, repository, concurrency_key)
         values (p_agent, p_kind, v_capabilities, v_repository, v_key)
-        on conflict do nothing;
-    end loop;
+        returning id into v_lane;
+    end if;
     return v_lane;
 end;
 $$;
@@ -2996,9 +3000,7 @@ begin
            coalesce(concurrency_key, '')
     from jsonb_to_recordset(p_jobs) as (agent text, kind text, capabilities text[], payload jsonb, concurrency_key text)
     where kind is not null
-    except select agent, kind, capabilities, repository, concurrency_key from lane
-    order by 1, 2, 3, 4, 5  -- two calls with the same new ones wait for each other, never in a circle
-    on conflict do nothing;
+    except select agent, kind, capabilities, repository, concurrency_key from lane;
 
     with given as (
         select distinct on (v_ids[place]) *
@@ -3027,7 +3029,10 @@ begin
                case when isfinite(run_at) is not false
                    then _rank(coalesce(priority, 0), coalesce(run_at, v_now)) else 0 end
         from given
-        left join lane
+        left join (
+            select min(id) as id, agent, kind, capabilities, repository, concurrency_key
+            from lane group by 2, 3, 4, 5, 6
+        ) as lane
             on lane.agent = coalesce(given.agent, 'codex')
             and lane.kind = given.kind
             and lane.capabilities = _capabilities(given.capabilities)
@@ -3132,9 +3137,11 @@ comment on function moonmind_queue.fail(bigint, bigint, text, text, interval) is
 --   * due is 0 when there is something to claim, to take back, to resume or to schedule now; else how long until
 --     time alone brings that; null when there is nothing that time could bring.
 --   * Reads only: an idle worker asks this at each poll, and claims when it is told to or notified.
---   * Whoever has just called doze() asks with a null horizon. A horizon in the answer says that
+--   * Whoever has just called doze() asks with horizon 0. A horizon in the answer says that
 --     transactions were under way that may not have seen the sleeper: ask again soon, with it,
 --     until it is null. From then on every job is either seen here or notified.
+--   * The horizon is a transaction id taken for this: it is above all that were given out, which
+--     the end of a snapshot is not.
 create or replace function moonmind_queue.next_due(
     p_agents       text[] default null,
     p_kinds        text[] default null,
@@ -3152,12 +3159,11 @@ set enable_mergejoin = off
 as $$
 declare
     v_now    constant timestamptz := _now();
-    v_oldest constant bigint := pg_snapshot_xmin(pg_current_snapshot())::text::bigint;
     v_lanes  integer[] := _open_lanes(p_agents, p_kinds, p_capabilities);
     v_due    timestamptz;
 begin
-    horizon := coalesce(p_horizon, pg_snapshot_xmax(pg_current_snapshot())::text::bigint);
-    if v_oldest >= horizon then
+    horizon := case when p_horizon = 0 then pg_current_xact_id()::text::bigint else p_horizon end;
+    if pg_snapshot_xmin(pg_current_snapshot())::text::bigint >= horizon then
         horizon := null;
     end if;
     if exists (select from run_limit) then

@@ -388,13 +388,18 @@ def test_sixteen_producers_of_one_key_make_one_job(here, session, threads, look)
     assert look("select type from moonmind_queue.event") == ["created"]
 
 
-def test_two_producers_of_one_new_lane_do_not_fail(here, session, blocked, look):
-    """The second one waits for the lane of the first and uses it."""
-    producer = session()
-    one = Queue(producer).enqueue("k", agent="new")
+@pytest.mark.parametrize("way", ["enqueue", "enqueue_many"])
+def test_a_new_kind_in_a_long_transaction_blocks_nobody(here, session, way):
+    """Two producers may each be the first with a kind; neither waits for the other's commit."""
+    slow = session()
+    Queue(slow).enqueue("new", concurrency_key="repo")
 
-    two = blocked(lambda queue: queue.enqueue("k", agent="new"))
-    producer.commit()
+    if way == "enqueue":
+        quick = here.enqueue("new", concurrency_key="repo")
+    else:
+        [quick] = here.enqueue_many([{"kind": "new", "concurrency_key": "repo"}])
+    first = here.claim("w", limit=9)
+    slow.commit()
 
-    assert {two.result(), one} == {job.id for job in here.claim("w", limit=2)}
-    assert look("select count(*) from moonmind_queue.lane") == [1]
+    assert [held.id for held in first] == [quick]
+    assert len(here.claim("w", limit=9)) == 1

@@ -480,21 +480,6 @@ def test_calls_that_share_keys_wait_in_the_order_of_the_keys(here, session, bloc
     assert second.result() == [b, a]
 
 
-def test_calls_that_share_new_lanes_wait_in_one_order(here, session, blocked):
-    """Who waits for the lane of agent a has not made that of b yet."""
-    producer = session()
-    producer.execute("set lock_timeout = '1ms'")
-    Queue(producer).enqueue("k", agent="a")
-
-    jobs = [{"kind": "k", "agent": agent} for agent in "ba"]
-    second = blocked(lambda queue: queue.enqueue_many(jobs))
-    Queue(producer).enqueue("k", agent="b")
-    producer.commit()
-
-    assert len(second.result()) == 2
-    assert len(here.claim("w", limit=9)) == 4
-
-
 # --- many --------------------------------------------------------------------------------------
 
 

@@ -109,7 +109,7 @@ def test_a_job_committed_before_is_seen(here, worker):
     here.doze(worker)
     here.enqueue("k")
 
-    due, horizon = here.next_due(["codex"])
+    due, horizon = here.next_due(["codex"], horizon=0)
 
     assert (due, horizon) == (timedelta(0), None)
 
@@ -123,7 +123,7 @@ def test_a_producer_that_did_not_see_the_sleeper_is_waited_for(here, session, wo
     producer = session()
     Queue(producer).enqueue("k")
     here.doze(worker)
-    due, horizon = here.next_due(["codex"])
+    due, horizon = here.next_due(["codex"], horizon=0)
     assert due is None
     assert horizon is not None
     assert here.next_due(["codex"], horizon=horizon) == (None, horizon)
@@ -134,10 +134,28 @@ def test_a_producer_that_did_not_see_the_sleeper_is_waited_for(here, session, wo
     assert here.next_due(["codex"], horizon=horizon) == (timedelta(0), None)
 
 
+def test_a_producer_whose_number_is_above_every_snapshot_is_waited_for(here, session, worker):
+    """It began to write after the sleeper did and looked before that committed.
+
+    No transaction above its number has ended, so no snapshot's end is above it either.
+    """
+    sleeper, producer = session(), session()
+    Queue(sleeper).doze(worker)
+    Queue(producer).enqueue("k")
+    sleeper.commit()
+
+    due, horizon = here.next_due(["codex"], horizon=0)
+
+    assert due is None
+    assert horizon is not None
+    producer.commit()
+    assert here.next_due(["codex"], horizon=horizon) == (timedelta(0), None)
+
+
 def test_a_producer_that_comes_later_is_not_waited_for(here, session, worker, heard):
     """It sees the sleeper, and notifies."""
     here.doze(worker)
-    _, horizon = here.next_due(["codex"])
+    _, horizon = here.next_due(["codex"], horizon=0)
     producer = session()
     Queue(producer).enqueue("k")
 
@@ -151,7 +169,7 @@ def test_the_wait_ends_with_those_that_were_under_way(here, session, worker):
     early, late = session(), session()
     early.execute("select txid_current()")
     here.doze(worker)
-    _, horizon = here.next_due(["codex"])
+    _, horizon = here.next_due(["codex"], horizon=0)
     late.execute("select txid_current()")
 
     early.commit()
@@ -165,7 +183,7 @@ def test_a_transaction_with_an_old_snapshot_always_notifies(here, session, worke
     producer.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     producer.execute("select 1 from moonmind_queue.job")
     here.doze(worker)
-    assert here.next_due(["codex"])[1] is None
+    assert here.next_due(["codex"], horizon=0)[1] is None
 
     Queue(producer).enqueue("k")
     producer.commit()
