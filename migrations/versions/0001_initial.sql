@@ -562,37 +562,26 @@ $$;
 comment on function moonmind_queue._check_lease(interval) is 'Refuse a lease that cannot work.';
 -- <<<
 -- >>> sql/_check_policy.sql
--- _check_policy(jobs) → void, or an error: the login's policy must admit every one of these jobs.
+-- _check_policy(jobs, tokens) → void, or an error: the login's policy must admit every one of these held jobs.
 --
 -- Called for every write of a lease holder, for a policy may be narrowed while a job is held.
 -- Errors    MQ004
-create or replace function moonmind_queue._check_policy(p_job_ids bigint[])
+create or replace function moonmind_queue._check_policy(p_job_ids bigint[], p_tokens bigint[])
 returns void
 language plpgsql
 stable
 set search_path = moonmind_queue, pg_temp
-set plan_cache_mode = force_generic_plan
-set enable_seqscan = off
 as $$
 declare
-    v_policy constant policy := _policy();
-    v_job    bigint;
+    v_refused constant bigint[] := _not_admitted(p_job_ids, p_tokens);
 begin
-    if v_policy.role is null then
-        return;
-    end if;
-    select job.id into v_job
-    from job
-    join lane on lane.id = job.lane_id
-    where job.id = any (p_job_ids) and not _permits(v_policy, lane)
-    limit 1;
-    if found then
-        raise exception 'the policy of % does not admit job %', session_user, v_job using errcode = 'MQ004';
+    if v_refused <> '{}' then
+        raise exception 'the policy of % does not admit job %', session_user, v_refused[1] using errcode = 'MQ004';
     end if;
 end;
 $$;
 
-comment on function moonmind_queue._check_policy(bigint[]) is 'Refuse jobs that the login may not hold.';
+comment on function moonmind_queue._check_policy(bigint[], bigint[]) is 'Refuse jobs that the login may not hold.';
 -- <<<
 -- >>> sql/_check_text.sql
 -- _check_text(name, text) → void, or an error: what a history keeps of a text is bounded.
@@ -1127,7 +1116,7 @@ begin
     if not found then
         raise exception 'token % no longer holds job %', p_token, p_job_id using errcode = 'MQ001';
     end if;
-    perform _check_policy(array[p_job_id]);
+    perform _check_policy(array[p_job_id], array[p_token]);
     return v_lease;
 end;
 $$;
@@ -1234,6 +1223,40 @@ end;
 $$;
 
 comment on function moonmind_queue._make_room() is 'Wake workers that a limit may have kept waiting.';
+-- <<<
+-- >>> sql/_not_admitted.sql
+-- _not_admitted(jobs, tokens) → those of the jobs, held with these tokens, that the login's policy does not admit.
+--
+-- Contract
+--   * Neither a job outside the policy nor one that is held under a worker id outside it.
+--   * A token that no longer holds its job is not this function's to judge.
+create or replace function moonmind_queue._not_admitted(p_job_ids bigint[], p_tokens bigint[])
+returns bigint[]
+language plpgsql
+stable
+set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+declare
+    v_policy constant policy := _policy();
+begin
+    if v_policy.role is null then
+        return '{}';
+    end if;
+    return array(
+        select lease.job_id
+        from unnest(p_job_ids, p_tokens) as given (job_id, token)
+        join lease on lease.job_id = given.job_id and lease.token = given.token
+        join lane on lane.id = lease.lane_id
+        where not _permits(v_policy, lane) or lease.worker <> all (v_policy.workers)
+    );
+end;
+$$;
+
+comment on function moonmind_queue._not_admitted(bigint[], bigint[]) is 'Held jobs that the login may not hold.';
 -- <<<
 -- >>> sql/_now.sql
 -- _now() → the queue's time: the wall clock of the database server, not of the transaction.
@@ -2417,7 +2440,7 @@ begin
             using errcode = 'invalid_parameter_value';
     end if;
     perform _lock_ends(p_job_ids);
-    perform _check_policy(p_job_ids);
+    perform _check_policy(p_job_ids, p_tokens);
 
     with held as materialized (
         select given.job_id, lease.worker, lease.cancel_requested_at is not null as cancelled,
@@ -2524,7 +2547,7 @@ is 'Hand a job back and let its agent rest: its account is used up for now.';
 --   * Commit before you wait, and call next_due() after that: it says whether work came meanwhile.
 --   * Only workers that doze are notified, and only of agents that they serve.
 --   * Costs no flush: after a crash nobody sleeps.
--- Errors    22023 a process that is not registered.
+-- Errors    22023 a process that is not registered; MQ004 a worker that the login's policy does not list.
 create or replace function moonmind_queue.doze(p_worker_id bigint, p_asleep boolean default true)
 returns void
 language plpgsql
@@ -2534,6 +2557,7 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
 begin
+    perform _check_worker(worker) from worker where id = p_worker_id;
     if p_asleep then
         insert into sleeper (agent, worker_id)
         select unnest(coalesce(agents, '{*}')), id from worker where id = p_worker_id
@@ -3149,16 +3173,19 @@ $$;
 comment on function moonmind_queue.reclaim(integer) is 'Take jobs back whose lease ran out.';
 -- <<<
 -- >>> sql/redrive.sql
--- redrive(states, agent, kind, since, until, error, pace, limit) → the jobs that run again, lowest id first.
+-- redrive(states, agent, kind, since, until, error, pace, limit, above, first_at, dry_run)
+--         → the jobs that run again, lowest id first.
 --
 -- Contract
 --   * retry() for every job in one of these states that ended at or after since and before until
 --     (null: at any time), whose agent and kind are these (null: all), and whose error holds the
 --     given text.
---   * Paced: the first runs now, each further one pace later, so that what failed together does
---     not come back together.
---   * At most limit a call. Jobs that another session has locked are passed over; call again
---     until it returns none.
+--   * Paced: the first runs at first_at (null: now), each further one pace later, so that what
+--     failed together does not come back together.
+--   * At most limit a call, ids above a given one only. To go on, call again with the last id as
+--     above and the pace continued in first_at, until it returns none: no job comes twice, however
+--     soon it fails again. Jobs that another session has locked are passed over.
+--   * A dry run returns the jobs and changes nothing.
 -- Locks     the jobs in id order, skip locked, and their dependents.
 -- Notifies  moonmind_queue
 -- Events    retried; waiting for dependents that were queued.
@@ -3171,7 +3198,10 @@ create or replace function moonmind_queue.redrive(
     p_until  timestamptz default null,
     p_error  text        default null,
     p_pace   interval    default interval '0',
-    p_limit  integer     default 1000
+    p_limit  integer     default 1000,
+    p_above  bigint      default 0,
+    p_first_at timestamptz default null,
+    p_dry_run  boolean     default false
 )
 returns setof bigint
 language plpgsql
@@ -3179,7 +3209,7 @@ security definer
 set search_path = moonmind_queue, pg_temp
 as $$
 declare
-    v_now   constant timestamptz := _now();
+    v_first constant timestamptz := coalesce(p_first_at, _now());
     v_job   job;
     v_count integer := 0;
 begin
@@ -3194,7 +3224,8 @@ begin
     for v_job in
         select *
         from job
-        where state = any (p_states)
+        where id > coalesce(p_above, 0)
+          and state = any (p_states)
           and (p_agent is null or agent = p_agent)
           and (p_kind is null or kind = p_kind)
           and (p_since is null or finished_at >= p_since)
@@ -3204,16 +3235,18 @@ begin
         limit p_limit
         for update skip locked
     loop
-        -- Holding one job's dependents we must not wait for those of a lower one.
-        continue when not _lock_jobs(array(select job_id from dependency where needs_job_id = v_job.id), false);
-        perform _retry(v_job, v_now + p_pace * v_count);
-        v_count := v_count + 1;
+        if not p_dry_run then
+            -- Holding one job's dependents we must not wait for those of a lower one.
+            continue when not _lock_jobs(array(select job_id from dependency where needs_job_id = v_job.id), false);
+            perform _retry(v_job, v_first + p_pace * v_count);
+            v_count := v_count + 1;
+        end if;
         return next v_job.id;
     end loop;
 end;
 $$;
 
-comment on function moonmind_queue.redrive(text[], text, text, timestamptz, timestamptz, text, interval, integer)
+comment on function moonmind_queue.redrive(text[], text, text, timestamptz, timestamptz, text, interval, integer, bigint, timestamptz, boolean)
 is 'Let all matching jobs that ended run again, paced.';
 -- <<<
 -- >>> sql/register_worker.sql
@@ -3289,11 +3322,12 @@ comment on function moonmind_queue.release(bigint, bigint, text) is 'Hand a leas
 -- renew(jobs, tokens, lease) → the leases that are still held, with their new end.
 --
 -- Contract
---   * jobs[i] is held with tokens[i]. A row that is missing is a lease that is lost.
+--   * jobs[i] is held with tokens[i]. A row that is missing is a lease that is lost, or one that the
+--     login's policy no longer admits: that job stops, the others go on.
 --   * cancel_requested says that the holder should stop; lasts, how long the lease holds from now:
 --     as asked for, or what the job's timeout leaves.
 -- Locks     the leases, in job order; never a job, so a renewal waits for nobody's work.
--- Errors    22023 a lease not between 0 and a day, or lists of different length; MQ004.
+-- Errors    22023 a lease not between 0 and a day, or lists of different length.
 create or replace function moonmind_queue.renew(p_job_ids bigint[], p_tokens bigint[], p_lease interval)
 returns table (job_id bigint, token bigint, expires_at timestamptz, cancel_requested boolean, lasts interval)
 language plpgsql
@@ -3306,19 +3340,22 @@ set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
-    v_now constant timestamptz := _now();
+    v_now     constant timestamptz := _now();
+    v_refused bigint[];
 begin
     perform _check_lease(p_lease);
     if cardinality(p_job_ids) is distinct from cardinality(p_tokens) then
         raise exception 'renew needs a token for every job, not % for %', cardinality(p_tokens), cardinality(p_job_ids)
             using errcode = 'invalid_parameter_value';
     end if;
-    perform _check_policy(p_job_ids);
+    v_refused := _not_admitted(p_job_ids, p_tokens);
     return query
     with held as materialized (
         select given.job_id
         from (
-            select * from unnest(p_job_ids, p_tokens) as given (job_id, token) order by given.job_id
+            select * from unnest(p_job_ids, p_tokens) as given (job_id, token)
+            where given.job_id <> all (v_refused)
+            order by given.job_id
         ) as given
         cross join lateral (
             select from lease where lease.job_id = given.job_id and lease.token = given.token for update
@@ -3456,6 +3493,8 @@ comment on function moonmind_queue.retry(bigint) is 'Let a final or blocked job 
 -- <<<
 -- >>> sql/see_worker.sql
 -- see_worker(id, stopped) → void; the process is alive, or says that it ends.
+--
+-- Errors    MQ004 a worker that the login's policy does not list.
 create or replace function moonmind_queue.see_worker(p_id bigint, p_stopped boolean default false)
 returns void
 language plpgsql
@@ -3465,6 +3504,7 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
 begin
+    perform _check_worker(worker) from worker where id = p_id;
     update worker
     set seen_at = _now(), stopped_at = case when p_stopped then _now() end
     where id = p_id;
@@ -3850,18 +3890,29 @@ with alive as (
     left join moonmind_queue.policy on policy.role = worker_overview.role
     where status = 'live'
 ),
+served as (
+    select lane.id as lane_id,
+           alive.agents is null or lane.agent = any (alive.agents) as same_agent,
+           alive.kinds is null or lane.kind = any (alive.kinds) as same_kind,
+           lane.capabilities <@ alive.capabilities as capable,
+           (alive.policy).role is null or moonmind_queue._permits(alive.policy, lane) as admitted
+    from moonmind_queue.lane
+    cross join alive
+),
 fit as (
     select lane.id,
-           bool_or(coalesce(lane.agent = any (alive.agents), true)) as agent,
-           bool_or(coalesce(lane.agent = any (alive.agents), true) and lane.kind = any (alive.kinds)) as kind,
-           bool_or(coalesce(lane.agent = any (alive.agents), true) and lane.kind = any (alive.kinds)
-                   and lane.capabilities <@ alive.capabilities) as capabilities,
-           bool_or(coalesce(lane.agent = any (alive.agents), true) and lane.kind = any (alive.kinds)
-                   and lane.capabilities <@ alive.capabilities
-                   and ((alive.policy).role is null or moonmind_queue._permits(alive.policy, lane))) as policy
+           coalesce(bool_or(same_agent), false) as agent,
+           coalesce(bool_or(same_agent and same_kind), false) as kind,
+           coalesce(bool_or(same_agent and same_kind and capable), false) as capabilities,
+           coalesce(bool_or(same_agent and same_kind and capable and admitted), false) as policy
     from moonmind_queue.lane
-    left join alive on true
+    left join served on served.lane_id = lane.id
     group by lane.id
+),
+due as (  -- what no worker claims stays in scheduled also when its time has come
+    select lane_id, job_id from moonmind_queue.ready
+    union all
+    select lane_id, job_id from moonmind_queue.scheduled where run_at <= moonmind_queue._now()
 )
 select lane.agent, lane.kind, lane.capabilities, nullif(lane.repository, '') as repository,
        waiting.jobs, waiting.oldest_job_id,
@@ -3870,12 +3921,13 @@ select lane.agent, lane.kind, lane.capabilities, nullif(lane.repository, '') as 
            when not fit.kind then format('no live worker of agent %s runs kind %s', lane.agent, lane.kind)
            when not fit.capabilities
                then format('no live worker offers all of %s', array_to_string(lane.capabilities, ', '))
-           else format('no policy of a live worker admits it')
-       end as reason
+           else 'no policy of a live worker admits it'
+       end as reason,
+       lane.id as lane_id
 from moonmind_queue.lane
-join fit on fit.id = lane.id and not coalesce(fit.policy, false)
+join fit on fit.id = lane.id and not fit.policy
 cross join lateral (
-    select count(*) as jobs, min(job_id) as oldest_job_id from moonmind_queue.ready where ready.lane_id = lane.id
+    select count(*) as jobs, min(job_id) as oldest_job_id from due where due.lane_id = lane.id
 ) as waiting
 where waiting.jobs > 0;
 
@@ -3930,6 +3982,105 @@ left join moonmind_queue.job on job.id = coalesce(leased.id, lease.job_id)
 where leased.id is null or lease.job_id is null or lease.attempt <> job.attempt or lease.lane_id <> job.lane_id;
 
 comment on view moonmind_queue.queue_fault is 'Rows that contradict each other; always empty unless tables were written by hand. repair() mends them.';
+
+-- One row per queued job; the reason is null when it only waits for its turn.
+create or replace view moonmind_queue.queued_job as
+with held as (
+    select lane.agent, lane.kind, lane.concurrency_key
+    from moonmind_queue.lease
+    join moonmind_queue.lane on lane.id = lease.lane_id
+),
+used_up as (
+    select distinct on (lane.id) lane.id as lane_id,
+           format('%s %s is at its limit: %s of %s run', replace(scope.scope, '_', ' '), scope.name,
+                  running.jobs, applied.max_running) as reason
+    from moonmind_queue.lane
+    cross join lateral (
+        values ('agent', lane.agent), ('kind', lane.kind), ('concurrency_key', lane.concurrency_key)
+    ) as scope (scope, name)
+    cross join lateral (
+        select run_limit.max_running
+        from moonmind_queue.run_limit
+        where run_limit.scope = scope.scope and run_limit.name in (scope.name, '*')
+        order by run_limit.name = '*'
+        limit 1
+    ) as applied
+    cross join lateral (
+        select count(*) as jobs
+        from held
+        where scope.name = case scope.scope
+            when 'agent' then held.agent when 'kind' then held.kind else held.concurrency_key
+        end
+    ) as running
+    where scope.name <> '' and running.jobs >= applied.max_running
+    order by lane.id, scope.scope
+)
+select job.id, job.key, job.name, job.agent, job.kind, job.run_at,
+       case
+           when job.run_at > moonmind_queue._now() and job.attempt > 0 then 'it rests after an attempt that failed'
+           when job.run_at > moonmind_queue._now() then 'its time has not come'
+           else coalesce(
+               (
+                   select case when agent = '*' then 'all agents are' else format('agent %s is', agent) end
+                       || case cause when 'cooldown' then ' cooling down' else ' paused' end
+                       || coalesce(to_char(until at time zone 'UTC', '" until "YYYY-MM-DD HH24:MI" UTC"'), '')
+                       || coalesce(': ' || nullif(reason, ''), '')
+                   from moonmind_queue.paused_agent
+                   where agent in (job.agent, '*')
+                   order by until desc nulls first, agent
+                   limit 1
+               ),
+               (select reason from used_up where used_up.lane_id = job.lane_id),
+               (select reason from moonmind_queue.unserved_lane where unserved_lane.lane_id = job.lane_id)
+           )
+       end as reason
+from moonmind_queue.job
+where job.state = 'queued';
+
+comment on view moonmind_queue.queued_job
+is 'Queued jobs and why they do not run yet, in words: time, pause, limit, no worker; null: waits for its turn.';
+
+create or replace view moonmind_queue.kind_rule as
+select coalesce(backoff.kind, run_timeout.kind) as kind, run_timeout.timeout,
+       backoff.base as backoff_base, backoff.cap as backoff_cap, backoff.jitter as backoff_jitter
+from moonmind_queue.backoff
+full join moonmind_queue.run_timeout on run_timeout.kind = backoff.kind;
+
+comment on view moonmind_queue.kind_rule
+is 'How long an attempt of a kind may take and how long it rests after a failure; null: as kind * says.';
+
+-- By what a role may do as it is, through whatever groups; a superuser may do everything and is left out.
+create or replace view moonmind_queue.role_overview as
+with granted as (
+    select login.oid, login.rolname, login.rolcanlogin,
+           array_agg(substr(kind.rolname, 10) order by kind.rolname) filter (where kind.oid is not null) as kinds
+    from pg_roles as login
+    left join pg_roles as kind
+        on kind.rolname in ('moonmind_producer', 'moonmind_worker', 'moonmind_operator', 'moonmind_reader')
+        and kind.oid <> login.oid
+        and pg_has_role(login.oid, kind.oid, 'usage')
+    where not login.rolsuper
+    group by login.oid, login.rolname, login.rolcanlogin
+)
+select coalesce(granted.rolname, policy.role)::text as role,
+       coalesce(granted.kinds, '{}') as kinds,
+       coalesce(granted.rolcanlogin, false) as can_log_in,
+       policy.role is not null as has_policy,
+       policy.agents, policy.job_kinds, policy.repositories, policy.capabilities, policy.workers,
+       (
+           select count(*) from pg_stat_activity
+           where usesysid = granted.oid and datname = current_database()
+       ) as connections,
+       granted.oid is not null
+           and shobj_description(granted.oid, 'pg_authid') is not distinct from 'moonmind-queue' as made_here
+from granted
+full join (
+    select role, agents, kinds as job_kinds, repositories, capabilities, workers from moonmind_queue.policy
+) as policy on policy.role = granted.rolname
+where granted.kinds is not null or policy.role is not null;
+
+comment on view moonmind_queue.role_overview
+is 'Who may use this queue, by roles: what for, under which policy, and how many connections they have now.';
 -- <<<
 -- >>> sql/grants.sql
 -- Who may do what. The roles own nothing and write no table: they call functions, which run with
@@ -3967,7 +4118,8 @@ grant select on
     moonmind_queue.job_overview, moonmind_queue.job_history, moonmind_queue.job_artifact,
     moonmind_queue.artifact_content, moonmind_queue.worker_overview, moonmind_queue.queue_status,
     moonmind_queue.blocked_job, moonmind_queue.paused_agent, moonmind_queue.limit_overview,
-    moonmind_queue.unserved_lane, moonmind_queue.queue_fault
+    moonmind_queue.unserved_lane, moonmind_queue.queue_fault, moonmind_queue.queued_job,
+    moonmind_queue.kind_rule, moonmind_queue.role_overview
 to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 
 grant execute on function
@@ -3999,7 +4151,7 @@ grant execute on function moonmind_queue.reclaim(integer) to moonmind_worker, mo
 grant execute on function
     moonmind_queue.cancel(bigint, text),
     moonmind_queue.retry(bigint),
-    moonmind_queue.redrive(text[], text, text, timestamptz, timestamptz, text, interval, integer),
+    moonmind_queue.redrive(text[], text, text, timestamptz, timestamptz, text, interval, integer, bigint, timestamptz, boolean),
     moonmind_queue.unlock(bigint, boolean),
     moonmind_queue.pause(text, text, timestamptz),
     moonmind_queue.resume(text),

@@ -16,6 +16,7 @@ VIEWS = {
     "job_overview", "job_history", "job_artifact", "artifact_content",
     "worker_overview", "queue_status", "blocked_job",
     "paused_agent", "limit_overview", "unserved_lane", "queue_fault",
+    "queued_job", "kind_rule", "role_overview",
 }  # fmt: skip
 
 
