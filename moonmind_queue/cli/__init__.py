@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from moonmind_queue.cli import files, history, inspect, operate, produce
+from moonmind_queue.cli import files, history, inspect, operate, produce, redrive, roles, rules
 from moonmind_queue.cli.output import EXIT_REFUSED, EXIT_USAGE, exit_code
 
 
@@ -47,9 +47,17 @@ for _command in (
     operate.cancel,
     operate.retry,
     operate.unlock,
+    redrive.redrive,
     inspect.workers,
     inspect.status,
+    rules.pause,
+    rules.resume,
+    rules.limit,
+    rules.timeout,
+    rules.backoff,
+    roles.role,
     operate.prune,
+    redrive.repair,
     operate.settings,
 ):
     cli.add_command(_command)

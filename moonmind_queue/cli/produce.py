@@ -1,13 +1,13 @@
 """The command that adds work."""
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
 from moonmind_queue.cli.output import json_option, opened, print_json
+from moonmind_queue.cli.times import instant, span
 
 
 @click.command(no_args_is_help=True)
@@ -29,11 +29,19 @@ from moonmind_queue.cli.output import json_option, opened, print_json
     "--after", type=int, multiple=True, metavar="ID", help="Wait for this job to succeed."
 )
 @click.option("--priority", type=int, default=0, show_default=True, help="Higher runs first.")
-@click.option(
-    "--run-at", metavar="TIME", help="Not before this ISO instant; UTC without an offset."
-)
+@click.option("--run-at", type=instant, help="Not before this ISO instant; UTC without an offset.")
 @click.option("--max-attempts", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--capability", multiple=True, metavar="NAME", help="Only workers that offer it.")
+@click.option("--timeout", type=span, help="End an attempt that takes longer, such as 2h.")
+@click.option("--expires-at", type=instant, help="Cancel it then unless it has begun.")
+@click.option(
+    "--on-dependency-failure",
+    type=click.Choice(("wait", "cancel", "run")),
+    default="wait",
+    show_default=True,
+    help="When a job of --after ends without success.",
+)
+@click.option("--concurrency-key", metavar="KEY", help="What limits may count: an account, a repo.")
 @json_option
 def enqueue(
     kind: str | None,
@@ -43,7 +51,6 @@ def enqueue(
     repo: str | None,
     instruction: str | None,
     ref: str | None,
-    run_at: str | None,
     capability: tuple[str, ...],
     as_json: bool,
     **options: Any,
@@ -66,7 +73,7 @@ def enqueue(
     given = {"repository": repo, "instruction": instruction, "ref": ref}
     body |= {field: value for field, value in given.items() if value is not None}
     with opened() as queue:
-        job = queue.enqueue(kind, body, run_at=_instant(run_at), capabilities=capability, **options)
+        job = queue.enqueue(kind, body, capabilities=capability, **options)
         state = queue.get(job).state
     if as_json:
         print_json({"id": job, "state": state})
@@ -89,15 +96,3 @@ def _read_payload(text: str | None, file: Path | None) -> dict[str, Any]:
     if not isinstance(payload, dict):
         raise click.UsageError("The payload is not a JSON object.")
     return payload
-
-
-def _instant(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        instant = datetime.fromisoformat(text)
-    except ValueError:
-        raise click.UsageError(
-            f"--run-at {text!r} is not an ISO instant, such as 2030-01-31T08:00+01:00"
-        ) from None
-    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)

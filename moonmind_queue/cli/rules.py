@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from moonmind_queue.cli.output import json_option, opened, print_json, print_table, shown
-from moonmind_queue.cli.times import INSTANT, SPAN
+from moonmind_queue.cli.times import instant, span
 
 SCOPES = ("agent", "kind", "concurrency_key")
 
@@ -14,8 +14,8 @@ SCOPES = ("agent", "kind", "concurrency_key")
 @click.command()
 @click.argument("agent", required=False)
 @click.option("--reason", help="Shown to whoever asks why nothing runs.")
-@click.option("--for", "lasting", type=SPAN, help="End it after this long, such as 2h.")
-@click.option("--until", type=INSTANT, help="End it at this ISO instant; UTC without an offset.")
+@click.option("--for", "lasting", type=span, help="End it after this long, such as 2h.")
+@click.option("--until", type=instant, help="End it at this ISO instant; UTC without an offset.")
 @json_option
 def pause(
     agent: str | None,
@@ -167,7 +167,7 @@ def timeout_ls(as_json: bool) -> None:
 
 @timeout.command("set")
 @click.argument("kind")
-@click.argument("length", metavar="TIME", type=SPAN)
+@click.argument("length", metavar="TIME", type=span)
 @json_option
 def timeout_set(kind: str, length: timedelta, as_json: bool) -> None:
     """End attempts of KIND that take longer than TIME, unless the job says otherwise.
@@ -225,8 +225,8 @@ def backoff_ls(as_json: bool) -> None:
 
 @backoff.command("set")
 @click.argument("kind")
-@click.argument("base", type=SPAN)
-@click.option("--cap", type=SPAN, default="10m", show_default=True, help="Never rest longer.")
+@click.argument("base", type=span)
+@click.option("--cap", type=span, default="10m", show_default=True, help="Never rest longer.")
 @click.option("--jitter", type=float, default=0.25, show_default=True, help="Spread by this share.")
 @json_option
 def backoff_set(kind: str, base: timedelta, cap: timedelta, jitter: float, as_json: bool) -> None:

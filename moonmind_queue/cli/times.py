@@ -1,8 +1,7 @@
-"""Lengths of time and instants as options take them."""
+"""Lengths of time and instants as options take them: functions to give to click as types."""
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import click
 
@@ -11,58 +10,35 @@ PART = re.compile(r"(\d+)\s*([dhms])\s*")
 LONGEST = timedelta(days=36_500)
 
 
-class Span(click.ParamType):
-    """A length of time such as 2h, 90m or 1h30m."""
-
-    name = "span"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> timedelta:
-        """Read the text, or fail with an example of what would do."""
-        length = _span(value) if isinstance(value, str) else value
-        if length is None:
-            self.fail(f"{value!r} is not a length of time such as 30d, 2h, 90m or 5s", param, ctx)
-        return length
+def span(text: str) -> timedelta:
+    """Read a length of time such as 2h, 90m or 1h30m."""
+    length = _length(text)
+    if length is None:
+        raise click.BadParameter(f"{text!r} is not a length of time such as 30d, 2h, 90m or 5s")
+    return length
 
 
-class Instant(click.ParamType):
-    """A point in time: ISO, UTC without an offset."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> datetime:
-        """Read the text, or fail with an example of what would do."""
-        instant = _instant(value) if isinstance(value, str) else value
-        if instant is None:
-            self.fail(
-                f"{value!r} is not an ISO instant, such as 2030-01-31T08:00+01:00", param, ctx
-            )
-        return instant
+def instant(text: str) -> datetime:
+    """Read a point in time: ISO, UTC without an offset."""
+    point = _point(text)
+    if point is None:
+        raise click.BadParameter(f"{text!r} is not an ISO instant, such as 2030-01-31T08:00+01:00")
+    return point
 
 
-class Moment(click.ParamType):
-    """A point in the past: an ISO instant, or how long ago."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> datetime | timedelta:
-        """Read the text, or fail with examples of what would do."""
-        if not isinstance(value, str):
-            return value  # type: ignore[no-any-return]  # converted already
-        moment = _span(value) or _instant(value)
-        if moment is None:
-            self.fail(
-                f"{value!r} is neither an age such as 2h nor an ISO instant, such as"
-                " 2030-01-31T08:00+01:00",
-                param,
-                ctx,
-            )
-        return moment
+def moment(text: str) -> datetime | timedelta:
+    """Read a point in the past: an ISO instant, or how long ago."""
+    length = _length(text)
+    point = _point(text) if length is None else length
+    if point is None:
+        raise click.BadParameter(
+            f"{text!r} is neither an age such as 2h nor an ISO instant, such as"
+            " 2030-01-31T08:00+01:00"
+        )
+    return point
 
 
-SPAN, INSTANT, MOMENT = Span(), Instant(), Moment()
-
-
-def _span(text: str) -> timedelta | None:
+def _length(text: str) -> timedelta | None:
     parts = PART.findall(text.strip())
     if not parts or PART.sub("", text.strip()):
         return None
@@ -73,9 +49,9 @@ def _span(text: str) -> timedelta | None:
     return length if length <= LONGEST else None
 
 
-def _instant(text: str) -> datetime | None:
+def _point(text: str) -> datetime | None:
     try:
-        instant = datetime.fromisoformat(text)
+        point = datetime.fromisoformat(text)
     except ValueError:
         return None
-    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+    return point if point.tzinfo else point.replace(tzinfo=UTC)
