@@ -1719,6 +1719,7 @@ comment on function moonmind_queue._release_dependents(bigint[]) is 'Queue the d
 --
 -- Contract
 --   * owner/repo is one of github.com; scheme, user and .git make no difference.
+--   * A name above 500 characters is none: cut off, it could pass for another.
 --   * Only the form in which repositories are compared; whether it is a sane one is for whoever
 --     checks the job's payload to say.
 create or replace function moonmind_queue._repository(p_payload jsonb)
@@ -1728,9 +1729,9 @@ immutable
 set search_path = moonmind_queue, pg_temp
 as $$
 declare
-    v_name text := left(lower(btrim(p_payload ->> 'repository')), 500);
+    v_name text := lower(btrim(p_payload ->> 'repository'));
 begin
-    if jsonb_typeof(p_payload -> 'repository') is distinct from 'string' then
+    if jsonb_typeof(p_payload -> 'repository') is distinct from 'string' or length(v_name) > 500 then
         return '';
     end if;
     if v_name ~ '^[^/:]+/[^/]+$' then
@@ -1739,7 +1740,7 @@ begin
         v_name := regexp_replace(v_name, '^([^/:]+):', '\1/');  -- git@host:path
     end if;
     v_name := regexp_replace(v_name, '^[a-z0-9+.-]+://', '');
-    v_name := regexp_replace(v_name, '^[^/@]*@', '');
+    v_name := regexp_replace(v_name, '^[^/@?#\\]*@', '');  -- behind ? or # it is no user
     return regexp_replace(v_name, '(\.git)?/*$', '');
 end;
 $$;
@@ -3603,7 +3604,7 @@ comment on function moonmind_queue.set_limit(text, text, integer) is 'Limit how 
 --   * A null list admits all. Enforced in claim and in every call of a lease holder, from now on.
 --   * Repositories are kept as host/path in lower case; owner/repo is one of github.com, and
 --     owner/* or host/owner/* admits all below.
--- Errors    22023 no such role, or a list with a null.
+-- Errors    22023 no such role, a list with a null, or a repository that names none.
 create or replace function moonmind_queue.set_policy(
     p_role         text,
     p_agents       text[] default null,
@@ -3623,6 +3624,11 @@ begin
     end if;
     if array_position(p_agents || p_kinds || p_repositories || p_capabilities || p_workers, null) is not null then
         raise exception 'the policy of % has a list with a null in it', p_role using errcode = 'invalid_parameter_value';
+    end if;
+    if exists (
+        select from unnest(p_repositories) as name where _repository(jsonb_build_object('repository', name)) = ''
+    ) then
+        raise exception 'the policy of % has a repository that names none', p_role using errcode = 'invalid_parameter_value';
     end if;
     insert into policy (role, agents, kinds, repositories, capabilities, workers)
     values (
