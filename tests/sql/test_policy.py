@@ -15,8 +15,13 @@ from moonmind_queue.roles import create_role, revoke_role
 ROOT = Path(__file__).parents[2]
 MINUTE = timedelta(minutes=1)
 PROCESS = {
-    **{"agents": None, "kinds": None, "capabilities": [], "slots": 1},
-    **{"host": "h", "pid": 1, "version": "1"},
+    "agents": None,
+    "kinds": None,
+    "capabilities": [],
+    "slots": 1,
+    "host": "h",
+    "pid": 1,
+    "version": "1",
 }
 
 
