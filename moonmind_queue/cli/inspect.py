@@ -46,6 +46,13 @@ SECTIONS = (
         ("jobs", "oldest_job_id", "reason"),
     ),
     (
+        "overdue",
+        "lease has run out; the next look for lost leases takes them back",
+        "select id, worker, attempt, lease_expires_at from moonmind_queue.job_overview"
+        " where lease_expires_at < moonmind_queue._now() order by lease_expires_at limit 20",
+        ("id", "worker", "attempt", "lease_expires_at"),
+    ),
+    (
         "blocked",
         "waiting or blocked",
         "select id, name, state, reason from moonmind_queue.blocked_job order by id limit 20",
