@@ -21,7 +21,7 @@ SHOWN_FIELDS = (
     *("worker", "lease_expires_at", "deadline_at"),
     *("run_at", "created_at", "started_at", "finished_at"),
 )
-UNSAID = {("on_dependency_failure", "wait")}  # true of nearly every job
+UNSAID = {"on_dependency_failure": "wait"}  # true of nearly every job
 # What the status page of a shell has: name, heading, query, columns of its table.
 SECTIONS = (
     (
@@ -158,7 +158,7 @@ def show(job: int, as_json: bool) -> None:
     title = f"job {job}" + (f" · {row['name']}" if row["name"] else "")
     out.print(Text.assemble((title, "bold"), "  ", (row["state"], STATE_STYLES[row["state"]])))
     for field in SHOWN_FIELDS:
-        if row[field] not in (None, [], "") and (field, row[field]) not in UNSAID:
+        if row[field] not in (None, [], "") and UNSAID.get(field) != row[field]:
             out.print(Text(f"{field.replace('_', ' '):>21}  {shown(row[field])}"))
     out.print(Text(f"{'attempt':>21}  {row['attempt']} of {row['max_attempts']}"))
     if row["error"]:

@@ -62,7 +62,7 @@ def redrive(dry_run: bool, yes: bool, as_json: bool, **chosen: Any) -> None:
         click.echo(f"{_jobs(matching)} would run again" if matching else "no such jobs")
     else:
         kept = matching - done
-        passed = f"; {_jobs(kept)} had changed or somebody was at work on them" if kept else ""
+        passed = f"; {_jobs(kept)} no longer matched or was locked" if kept else ""
         click.echo(f"{_jobs(done)} will run again{passed}")
 
 

@@ -37,8 +37,13 @@ def worker(queue):
         return queue.register_worker(
             name,
             **{
-                "agents": ["codex"], "kinds": ["k"], "capabilities": [], "slots": 1,
-                "host": "h", "pid": 1, "version": "1",
+                "agents": ["codex"],
+                "kinds": ["k"],
+                "capabilities": [],
+                "slots": 1,
+                "host": "h",
+                "pid": 1,
+                "version": "1",
                 **options,
             },
         )
