@@ -60,7 +60,7 @@ SECTIONS = (
     ),
     (
         "faults",
-        "rows that contradict each other; run: moonmind-queue repair",
+        "rows that contradict each other (moonmind-queue repair mends them)",
         "select job_id as job, fault from moonmind_queue.queue_fault order by job_id limit 20",
         ("job", "fault"),
     ),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moonmind_queue.cli.output import json_option, opened, print_json, print_table, shown
+from moonmind_queue.cli.output import jobs, json_option, opened, print_json, print_table, shown
 from moonmind_queue.cli.times import moment, span
 
 if TYPE_CHECKING:
@@ -59,11 +59,11 @@ def redrive(dry_run: bool, yes: bool, as_json: bool, **chosen: Any) -> None:
     if as_json:
         print_json({"matching": matching, "redriven": done, "dry_run": dry_run})
     elif dry_run or not matching:
-        click.echo(f"{_jobs(matching)} would run again" if matching else "no such jobs")
+        click.echo(f"{jobs(matching)} would run again" if matching else "no such jobs")
     else:
         kept = matching - done
-        passed = f"; {_jobs(kept)} no longer matched or was locked" if kept else ""
-        click.echo(f"{_jobs(done)} will run again{passed}")
+        passed = f"; {jobs(kept)} no longer matched or was locked" if kept else ""
+        click.echo(f"{jobs(done)} will run again{passed}")
 
 
 @click.command()
@@ -108,17 +108,13 @@ def _run_again(
     return done
 
 
-def _agreed(jobs: int, pace: timedelta, *, yes: bool) -> bool:
+def _agreed(number: int, pace: timedelta, *, yes: bool) -> bool:
     if yes or not sys.stdin.isatty():
         return True
-    spread = f", the last in {shown(pace * (jobs - 1))}" if pace and jobs > 1 else ""
-    click.confirm(f"Let {_jobs(jobs)} run again{spread}?", abort=True, err=True)
+    spread = f", the last in {shown(pace * (number - 1))}" if pace and number > 1 else ""
+    click.confirm(f"Let {jobs(number)} run again{spread}?", abort=True, err=True)
     return True
 
 
 def _before(now: datetime, moment: datetime | timedelta | None) -> datetime | None:
     return now - moment if isinstance(moment, timedelta) else moment
-
-
-def _jobs(number: int) -> str:
-    return f"{number} job" if number == 1 else f"{number} jobs"

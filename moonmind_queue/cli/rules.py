@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from moonmind_queue.cli.output import json_option, opened, print_json, print_table, shown
+from moonmind_queue.cli.output import jobs, json_option, opened, print_json, print_table, shown
 from moonmind_queue.cli.times import instant, span
 
 SCOPES = ("agent", "kind", "concurrency_key")
@@ -46,7 +46,7 @@ def pause(
         print_json({"agent": agent or "*", "until": until, "running": still["jobs"]})
         return
     end = f"ends {shown(until)}" if until else "lasts until you resume"
-    click.echo(f"{_whom(agent)} paused; this {end}; {still['jobs']} running jobs go on")
+    click.echo(f"{_whom(agent)} paused; this {end}; running now: {still['jobs']}")
 
 
 @click.command()
@@ -115,8 +115,9 @@ def limit_set(scope: str, name: str, max_running: int, as_json: bool) -> None:
     with opened() as queue:
         queue.set_limit(scope, name, max_running)
     record = {"scope": scope, "name": name, "max_running": max_running}
-    each = f"each {scope} without a limit of its own" if name == "*" else f"{scope} {name}"
-    _say(f"at most {max_running} jobs of {each} run at once", record, as_json=as_json)
+    word = scope.replace("_", " ")
+    each = f"each {word} without a limit of its own" if name == "*" else f"{word} {name}"
+    _say(f"at most {jobs(max_running)} of {each} at once", record, as_json=as_json)
 
 
 @limit.command("rm")

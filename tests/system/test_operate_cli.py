@@ -124,7 +124,7 @@ def test_pause_drains_and_resume_lets_go_on(run, queue):
     told = run("pause", "codex", "--reason", "API is down", "--for", "2h").stdout
 
     assert told.startswith("agent codex is paused; this ends in ")
-    assert told.endswith("; 1 running jobs go on\n")
+    assert told.endswith("; running now: 1\n")
     assert queue.claim("w") == []
     [pause] = json.loads(run("status", "--json").stdout)["paused"]
     assert (pause["agent"], pause["cause"], pause["reason"]) == ("codex", "operator", "API is down")
@@ -143,7 +143,7 @@ def test_all_agents_can_be_paused_until_resumed(run, queue):
 
     assert (
         run("pause").stdout
-        == "all agents are paused; this lasts until you resume; 0 running jobs go on\n"
+        == "all agents are paused; this lasts until you resume; running now: 0\n"
     )
     assert queue.claim("w") == []
     assert json.loads(run("resume", "--json").stdout) == {
@@ -175,10 +175,10 @@ def test_limits_are_set_listed_counted_and_taken_away(run, queue):
 
     assert (
         run("limit", "set", "agent", "codex", "2").stdout
-        == "at most 2 jobs of agent codex run at once\n"
+        == "at most 2 jobs of agent codex at once\n"
     )
     assert (
-        "each concurrency_key without a limit of its own"
+        "each concurrency key without a limit of its own"
         in run("limit", "set", "concurrency_key", "*", "5").stdout
     )
     assert len(queue.claim("w", limit=9)) == 2
@@ -364,7 +364,7 @@ def test_repair_says_what_was_wrong_and_mends_it(run, queue, fresh):
     with psycopg.connect(fresh, autocommit=True) as owner:
         owner.execute("delete from moonmind_queue.ready")
 
-    assert "run: moonmind-queue repair" in run("status").stdout
+    assert "moonmind-queue repair mends them" in run("status").stdout
     [fault] = json.loads(run("repair", "--json").stdout)
 
     assert fault == {"job": 1, "fault": "it is queued and has 0 places among the claimable"}
