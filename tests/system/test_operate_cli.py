@@ -395,6 +395,22 @@ def test_status_shows_what_nobody_can_run_and_leases_that_have_run_out(run, queu
     assert json.loads(run("status", "--json").stdout)["overdue"] == []
 
 
+def test_an_overdue_lease_is_recovered_by_cancelling_or_running_again(run, queue, fresh, clock_of):
+    """Whoever sees one in status takes the job away from its worker, or ends it for good."""
+    run("enqueue", "noop")
+    run("enqueue", "noop")
+    queue.claim("gone", limit=2, start=True)
+    clock_of(fresh).advance(timedelta(minutes=5))
+    assert [row["id"] for row in json.loads(run("status", "--json").stdout)["overdue"]] == [1, 2]
+
+    run("cancel", "1")
+    assert run("unlock", "1").stdout == "job 1 is cancelled\n"
+    assert run("unlock", "2").stdout == "job 2 is queued\n"
+
+    assert [queue.history(job)[-1].type for job in (1, 2)] == ["cancelled", "unlocked"]
+    assert json.loads(run("status", "--json").stdout)["overdue"] == []
+
+
 def test_a_quiet_queue_has_a_short_status(run):
     """Sections that have nothing to say are left out."""
     assert run("status").stdout == "no jobs\nworkers: none\n"
