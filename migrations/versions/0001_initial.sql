@@ -3921,11 +3921,7 @@ fit as (
     left join served on served.lane_id = lane.id
     group by lane.id
 ),
-due as (  -- what no worker claims stays in scheduled also when its time has come
-    select lane_id, job_id from moonmind_queue.ready
-    union all
-    select lane_id, job_id from moonmind_queue.scheduled where run_at <= moonmind_queue._now()
-)
+present as (select moonmind_queue._now() as now)
 select lane.agent, lane.kind, lane.capabilities, nullif(lane.repository, '') as repository,
        waiting.jobs, waiting.oldest_job_id,
        case
@@ -3938,8 +3934,15 @@ select lane.agent, lane.kind, lane.capabilities, nullif(lane.repository, '') as 
        lane.id as lane_id
 from moonmind_queue.lane
 join fit on fit.id = lane.id and not fit.policy
+cross join present
 cross join lateral (
-    select count(*) as jobs, min(job_id) as oldest_job_id from due where due.lane_id = lane.id
+    select count(*) as jobs, min(job_id) as oldest_job_id
+    from (
+        select job_id from moonmind_queue.ready where ready.lane_id = lane.id
+        union all  -- what no worker claims stays in scheduled also when its time has come
+        select job_id from moonmind_queue.scheduled
+        where scheduled.lane_id = lane.id and scheduled.run_at <= present.now
+    ) as due
 ) as waiting
 where waiting.jobs > 0;
 
@@ -4026,27 +4029,34 @@ used_up as (
     ) as running
     where scope.name <> '' and running.jobs >= applied.max_running
     order by lane.id, scope.scope
-)
+),
+stopped as (
+    select distinct on (lane.id) lane.id as lane_id,
+           case when paused.agent = '*' then 'all agents are' else format('agent %s is', paused.agent) end
+           || case paused.cause when 'cooldown' then ' cooling down' else ' paused' end
+           || coalesce(to_char(paused.until at time zone 'UTC', '" until "YYYY-MM-DD HH24:MI" UTC"'), '')
+           || coalesce(': ' || nullif(paused.reason, ''), '') as reason
+    from moonmind_queue.lane
+    join moonmind_queue.paused_agent as paused on paused.agent in (lane.agent, '*')
+    order by lane.id, paused.until desc nulls first, paused.agent
+),
+held_back as materialized (  -- by lane, not by job, as these reasons are
+    select lane.id as lane_id, coalesce(stopped.reason, used_up.reason, unserved.reason) as reason
+    from moonmind_queue.lane
+    left join stopped on stopped.lane_id = lane.id
+    left join used_up on used_up.lane_id = lane.id
+    left join moonmind_queue.unserved_lane as unserved on unserved.lane_id = lane.id
+),
+present as (select moonmind_queue._now() as now)
 select job.id, job.key, job.name, job.agent, job.kind, job.run_at,
        case
-           when job.run_at > moonmind_queue._now() and job.attempt > 0 then 'it rests after an attempt that failed'
-           when job.run_at > moonmind_queue._now() then 'its time has not come'
-           else coalesce(
-               (
-                   select case when agent = '*' then 'all agents are' else format('agent %s is', agent) end
-                       || case cause when 'cooldown' then ' cooling down' else ' paused' end
-                       || coalesce(to_char(until at time zone 'UTC', '" until "YYYY-MM-DD HH24:MI" UTC"'), '')
-                       || coalesce(': ' || nullif(reason, ''), '')
-                   from moonmind_queue.paused_agent
-                   where agent in (job.agent, '*')
-                   order by until desc nulls first, agent
-                   limit 1
-               ),
-               (select reason from used_up where used_up.lane_id = job.lane_id),
-               (select reason from moonmind_queue.unserved_lane where unserved_lane.lane_id = job.lane_id)
-           )
+           when job.run_at > present.now and job.attempt > 0 then 'it rests after an attempt that failed'
+           when job.run_at > present.now then 'its time has not come'
+           else held_back.reason
        end as reason
 from moonmind_queue.job
+join held_back on held_back.lane_id = job.lane_id
+cross join present
 where job.state = 'queued';
 
 comment on view moonmind_queue.queued_job
