@@ -2,6 +2,8 @@
 
 import json
 import secrets
+import threading
+from datetime import timedelta
 from urllib.parse import quote
 
 import psycopg
@@ -11,6 +13,8 @@ from psycopg.sql import SQL, Identifier
 from waiting import eventually
 
 import moonmind_queue
+from moonmind_queue import Worker
+from moonmind_queue.executors.noop import Noop
 
 
 @pytest.fixture
@@ -427,6 +431,46 @@ def test_a_worker_process_runs_only_what_its_policy_admits(run, made, spawn, loo
     assert {row["reason"] for row in unserved} >= {"no policy of a live worker admits it"}
     worker.terminate()
     assert worker.wait(20) == 0
+
+
+class Held(Noop):
+    """Works until the test lets it end."""
+
+    def __init__(self):
+        self.begun, self.end = threading.Event(), threading.Event()
+
+    def run(self, job, context):
+        """Wait for the test."""
+        self.begun.set()
+        self.end.wait(15)
+        return {}
+
+
+def test_a_job_that_is_no_longer_admitted_costs_the_worker_nothing_else(made, fresh, look):
+    """Its result is refused, its lease runs out, and the worker goes on with what it may."""
+    name, url = made("worker", "--agents", "codex")
+    held = Held()
+    worker = Worker(url, {"held": held, "noop": Noop(0)}, name="w", poll=timedelta(hours=1))
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        with moonmind_queue.connect(fresh) as queue:
+            lost = queue.enqueue("held")
+            assert held.begun.wait(15)
+            queue.set_policy(name, agents=["codex-2"])
+            held.end.set()
+            next_one = queue.enqueue("noop", {"seconds": 0}, agent="codex-2")
+            state = "select state from moonmind_queue.job where id = %s"
+
+            eventually(lambda: look(state, next_one) == ["succeeded"])
+
+            assert look(state, lost) == ["running"]
+            assert [event.type for event in queue.history(lost)][-1] == "started"
+    finally:
+        held.end.set()
+        worker.stop()
+        thread.join(15)
+    assert not thread.is_alive()
 
 
 def test_a_worker_with_another_id_than_its_role_ends_in_words(made, spawn, tmp_path):
