@@ -357,6 +357,18 @@ def test_a_right_that_another_granted_is_revoked_too(run, plain_login, admin):
     assert overview(run, granter) is not None
 
 
+def test_a_policy_that_outlived_its_role_is_listed_and_revoked(run, made, admin):
+    """Whoever drops a role with psql leaves its policy; the list shows that there is one."""
+    name, _ = made("worker", "--agents", "codex")
+    admin.execute(SQL("drop role {}").format(Identifier(name)))
+
+    row = overview(run, name)
+
+    assert (row["kinds"], row["can_log_in"], row["agents"]) == ([], False, ["codex"])
+    assert run("role", "revoke", name).stdout == f"role {name} is revoked and gone\n"
+    assert overview(run, name) is None
+
+
 @pytest.mark.parametrize("whom", ["nobody_has_this_name", "postgres", "moonmind_worker"])
 def test_only_who_may_use_the_queue_can_be_revoked(run, whom):
     """Not the administrator by a slip, nor the four roles themselves."""
