@@ -29,11 +29,15 @@ def redrive(
     error: str | None = None,
     pace: timedelta = NO_TIME,
     limit: int = 1000,
+    above: int = 0,
+    first_at: datetime | None = None,
+    dry_run: bool = False,
 ) -> Call[list[int]]:
     """Let all jobs run again that ended like this, and return their ids, at most ``limit``.
 
     ``since`` and ``until`` bound when they ended; ``error`` is a text that their error holds. The
-    first runs now, each further one ``pace`` later.
+    first runs at ``first_at`` (``None``: now), each further one ``pace`` later. To go on, ask for
+    ids ``above`` the last one. A ``dry_run`` changes nothing.
     """
     return column(
         "redrive",
@@ -45,6 +49,9 @@ def redrive(
         error=error,
         pace=pace,
         limit=limit,
+        above=above,
+        first_at=first_at,
+        dry_run=dry_run,
     )
 
 

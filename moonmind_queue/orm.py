@@ -31,7 +31,7 @@ from sqlalchemy import (
     func,
     select,
 )
-from sqlalchemy.dialects.postgresql import BYTEA, JSONB, TIMESTAMP
+from sqlalchemy.dialects.postgresql import BYTEA, DOUBLE_PRECISION, JSONB, TIMESTAMP
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session
 from sqlalchemy.types import NULLTYPE
@@ -122,6 +122,7 @@ class View(DeclarativeBase):
         int: Integer,
         BigInt: BigInteger,
         bytes: BYTEA,
+        float: DOUBLE_PRECISION,
         datetime: TIMESTAMP(timezone=True),
         timedelta: Interval,
         list[str]: ARRAY(Text),
@@ -313,8 +314,9 @@ class UnservedLane(View):
     capabilities: Mapped[list[str]]
     repository: Mapped[str | None]
     jobs: Mapped[BigInt]
-    oldest_job_id: Mapped[BigInt] = mapped_column(primary_key=True)
+    oldest_job_id: Mapped[BigInt]
     reason: Mapped[str]
+    lane_id: Mapped[int] = mapped_column(primary_key=True)
 
 
 class QueueFault(View):
@@ -344,3 +346,47 @@ class ScheduleOverview(View):
     retry_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
+
+
+class QueuedJob(View):
+    """A queued job, and why it does not run yet; without a reason it waits for its turn."""
+
+    __tablename__ = "queued_job"
+
+    id: Mapped[BigInt] = mapped_column(primary_key=True)
+    key: Mapped[str | None]
+    name: Mapped[str | None]
+    agent: Mapped[str]
+    kind: Mapped[str]
+    run_at: Mapped[datetime]
+    reason: Mapped[str | None]
+
+
+class KindRule(View):
+    """How long an attempt of a kind may take, and how long it rests after a failure."""
+
+    __tablename__ = "kind_rule"
+
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    timeout: Mapped[timedelta | None]
+    backoff_base: Mapped[timedelta | None]
+    backoff_cap: Mapped[timedelta | None]
+    backoff_jitter: Mapped[float | None]
+
+
+class RoleOverview(View):
+    """A role that may use the queue, its policy and its connections."""
+
+    __tablename__ = "role_overview"
+
+    role: Mapped[str] = mapped_column(primary_key=True)
+    kinds: Mapped[list[str]]
+    can_log_in: Mapped[bool]
+    has_policy: Mapped[bool]
+    agents: Mapped[list[str] | None]
+    job_kinds: Mapped[list[str] | None]
+    repositories: Mapped[list[str] | None]
+    capabilities: Mapped[list[str] | None]
+    workers: Mapped[list[str] | None]
+    connections: Mapped[BigInt]
+    made_here: Mapped[bool]

@@ -351,7 +351,7 @@ class Worker:
                 log.warning("job.ended", job=job.id, state=state, error=ending.reason)
         except LeaseLost as error:
             attempt.lose(str(error))
-        except (InvalidArgument, DatabaseError):
+        except (InvalidArgument, DatabaseError, NotAllowed):
             log.exception("job.unreported", job=job.id)  # its lease will run out
 
     def _complete(self, queue: Queue, job: ClaimedJob, ending: Ending) -> None:

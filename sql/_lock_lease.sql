@@ -21,7 +21,7 @@ begin
     if not found then
         raise exception 'token % no longer holds job %', p_token, p_job_id using errcode = 'MQ001';
     end if;
-    perform _check_policy(array[p_job_id]);
+    perform _check_policy(array[p_job_id], array[p_token]);
     return v_lease;
 end;
 $$;

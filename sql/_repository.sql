@@ -2,6 +2,7 @@
 --
 -- Contract
 --   * owner/repo is one of github.com; scheme, user and .git make no difference.
+--   * A name above 500 characters is none: cut off, it could pass for another.
 --   * Only the form in which repositories are compared; whether it is a sane one is for whoever
 --     checks the job's payload to say.
 create or replace function moonmind_queue._repository(p_payload jsonb)
@@ -11,9 +12,9 @@ immutable
 set search_path = moonmind_queue, pg_temp
 as $$
 declare
-    v_name text := left(lower(btrim(p_payload ->> 'repository')), 500);
+    v_name text := lower(btrim(p_payload ->> 'repository'));
 begin
-    if jsonb_typeof(p_payload -> 'repository') is distinct from 'string' then
+    if jsonb_typeof(p_payload -> 'repository') is distinct from 'string' or length(v_name) > 500 then
         return '';
     end if;
     if v_name ~ '^[^/:]+/[^/]+$' then
@@ -22,7 +23,7 @@ begin
         v_name := regexp_replace(v_name, '^([^/:]+):', '\1/');  -- git@host:path
     end if;
     v_name := regexp_replace(v_name, '^[a-z0-9+.-]+://', '');
-    v_name := regexp_replace(v_name, '^[^/@]*@', '');
+    v_name := regexp_replace(v_name, '^[^/@?#\\]*@', '');  -- behind ? or # it is no user
     return regexp_replace(v_name, '(\.git)?/*$', '');
 end;
 $$;

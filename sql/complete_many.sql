@@ -37,7 +37,7 @@ begin
             using errcode = 'invalid_parameter_value';
     end if;
     perform _lock_ends(p_job_ids);
-    perform _check_policy(p_job_ids);
+    perform _check_policy(p_job_ids, p_tokens);
 
     with held as materialized (
         select given.job_id, lease.worker, lease.cancel_requested_at is not null as cancelled,

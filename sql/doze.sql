@@ -4,7 +4,7 @@
 --   * Commit before you wait, and call next_due() after that: it says whether work came meanwhile.
 --   * Only workers that doze are notified, and only of agents that they serve.
 --   * Costs no flush: after a crash nobody sleeps.
--- Errors    22023 a process that is not registered.
+-- Errors    22023 a process that is not registered; MQ004 a worker that the login's policy does not list.
 create or replace function moonmind_queue.doze(p_worker_id bigint, p_asleep boolean default true)
 returns void
 language plpgsql
@@ -14,6 +14,7 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
 begin
+    perform _check_worker(worker) from worker where id = p_worker_id;
     if p_asleep then
         insert into sleeper (agent, worker_id)
         select unnest(coalesce(agents, '{*}')), id from worker where id = p_worker_id

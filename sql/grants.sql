@@ -34,7 +34,9 @@ grant select on
     moonmind_queue.job_overview, moonmind_queue.job_history, moonmind_queue.job_artifact,
     moonmind_queue.artifact_content, moonmind_queue.worker_overview, moonmind_queue.queue_status,
     moonmind_queue.blocked_job, moonmind_queue.paused_agent, moonmind_queue.limit_overview,
-    moonmind_queue.unserved_lane, moonmind_queue.queue_fault, moonmind_queue.job_document
+    moonmind_queue.unserved_lane, moonmind_queue.queue_fault, moonmind_queue.job_document,
+    moonmind_queue.queued_job,
+    moonmind_queue.kind_rule, moonmind_queue.role_overview
 to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 
 grant execute on function
@@ -66,7 +68,7 @@ grant execute on function moonmind_queue.reclaim(integer) to moonmind_worker, mo
 grant execute on function
     moonmind_queue.cancel(bigint, text),
     moonmind_queue.retry(bigint),
-    moonmind_queue.redrive(text[], text, text, timestamptz, timestamptz, text, interval, integer),
+    moonmind_queue.redrive(text[], text, text, timestamptz, timestamptz, text, interval, integer, bigint, timestamptz, boolean),
     moonmind_queue.unlock(bigint, boolean),
     moonmind_queue.pause(text, text, timestamptz),
     moonmind_queue.resume(text),

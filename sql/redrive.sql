@@ -1,13 +1,16 @@
--- redrive(states, agent, kind, since, until, error, pace, limit) → the jobs that run again, lowest id first.
+-- redrive(states, agent, kind, since, until, error, pace, limit, above, first_at, dry_run)
+--         → the jobs that run again, lowest id first.
 --
 -- Contract
 --   * retry() for every job in one of these states that ended at or after since and before until
 --     (null: at any time), whose agent and kind are these (null: all), and whose error holds the
 --     given text.
---   * Paced: the first runs now, each further one pace later, so that what failed together does
---     not come back together.
---   * At most limit a call. Jobs that another session has locked are passed over; call again
---     until it returns none.
+--   * Paced: the first runs at first_at (null: now), each further one pace later, so that what
+--     failed together does not come back together.
+--   * At most limit a call, ids above a given one only. To go on, call again with the last id as
+--     above and the pace continued in first_at, until it returns none: no job comes twice, however
+--     soon it fails again. Jobs that another session has locked are passed over.
+--   * A dry run returns the jobs and changes nothing.
 -- Locks     the jobs in id order, skip locked, and their dependents.
 -- Notifies  moonmind_queue
 -- Events    retried; waiting for dependents that were queued.
@@ -20,7 +23,10 @@ create or replace function moonmind_queue.redrive(
     p_until  timestamptz default null,
     p_error  text        default null,
     p_pace   interval    default interval '0',
-    p_limit  integer     default 1000
+    p_limit  integer     default 1000,
+    p_above  bigint      default 0,
+    p_first_at timestamptz default null,
+    p_dry_run  boolean     default false
 )
 returns setof bigint
 language plpgsql
@@ -28,7 +34,7 @@ security definer
 set search_path = moonmind_queue, pg_temp
 as $$
 declare
-    v_now   constant timestamptz := _now();
+    v_first constant timestamptz := coalesce(p_first_at, _now());
     v_job   job;
     v_count integer := 0;
 begin
@@ -43,7 +49,8 @@ begin
     for v_job in
         select *
         from job
-        where state = any (p_states)
+        where id > coalesce(p_above, 0)
+          and state = any (p_states)
           and (p_agent is null or agent = p_agent)
           and (p_kind is null or kind = p_kind)
           and (p_since is null or finished_at >= p_since)
@@ -53,14 +60,16 @@ begin
         limit p_limit
         for update skip locked
     loop
-        -- Holding one job's dependents we must not wait for those of a lower one.
-        continue when not _lock_jobs(array(select job_id from dependency where needs_job_id = v_job.id), false);
-        perform _retry(v_job, v_now + p_pace * v_count);
-        v_count := v_count + 1;
+        if not p_dry_run then
+            -- Holding one job's dependents we must not wait for those of a lower one.
+            continue when not _lock_jobs(array(select job_id from dependency where needs_job_id = v_job.id), false);
+            perform _retry(v_job, v_first + p_pace * v_count);
+            v_count := v_count + 1;
+        end if;
         return next v_job.id;
     end loop;
 end;
 $$;
 
-comment on function moonmind_queue.redrive(text[], text, text, timestamptz, timestamptz, text, interval, integer)
+comment on function moonmind_queue.redrive(text[], text, text, timestamptz, timestamptz, text, interval, integer, bigint, timestamptz, boolean)
 is 'Let all matching jobs that ended run again, paced.';

@@ -1,4 +1,6 @@
 -- see_worker(id, stopped) → void; the process is alive, or says that it ends.
+--
+-- Errors    MQ004 a worker that the login's policy does not list.
 create or replace function moonmind_queue.see_worker(p_id bigint, p_stopped boolean default false)
 returns void
 language plpgsql
@@ -8,6 +10,7 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
 begin
+    perform _check_worker(worker) from worker where id = p_id;
     update worker
     set seen_at = _now(), stopped_at = case when p_stopped then _now() end
     where id = p_id;

@@ -16,7 +16,10 @@ security definer
 set search_path = moonmind_queue, pg_temp
 as $$
 begin
-    if coalesce(p_kind, '') = '' or length(p_kind) > 200 or p_base is null and p_kind = '*'
+    if p_kind = '*' and p_base is null then
+        raise exception 'the back-off of * can be changed, not taken away' using errcode = 'invalid_parameter_value';
+    end if;
+    if coalesce(p_kind, '') = '' or length(p_kind) > 200
         or p_base is not null and not coalesce(
             p_base > interval '0' and p_cap >= p_base and p_cap <= interval '1 year' and p_jitter >= 0 and p_jitter < 1,
             false

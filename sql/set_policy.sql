@@ -4,7 +4,7 @@
 --   * A null list admits all. Enforced in claim and in every call of a lease holder, from now on.
 --   * Repositories are kept as host/path in lower case; owner/repo is one of github.com, and
 --     owner/* or host/owner/* admits all below.
--- Errors    22023 no such role, or a list with a null.
+-- Errors    22023 no such role, a list with a null, or a repository that names none.
 create or replace function moonmind_queue.set_policy(
     p_role         text,
     p_agents       text[] default null,
@@ -24,6 +24,11 @@ begin
     end if;
     if array_position(p_agents || p_kinds || p_repositories || p_capabilities || p_workers, null) is not null then
         raise exception 'the policy of % has a list with a null in it', p_role using errcode = 'invalid_parameter_value';
+    end if;
+    if exists (
+        select from unnest(p_repositories) as name where _repository(jsonb_build_object('repository', name)) = ''
+    ) then
+        raise exception 'the policy of % has a repository that names none', p_role using errcode = 'invalid_parameter_value';
     end if;
     insert into policy (role, agents, kinds, repositories, capabilities, workers)
     values (

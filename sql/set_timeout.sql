@@ -11,7 +11,10 @@ security definer
 set search_path = moonmind_queue, pg_temp
 as $$
 begin
-    if coalesce(p_kind, '') = '' or length(p_kind) > 200 or p_timeout is null and p_kind = '*'
+    if p_kind = '*' and p_timeout is null then
+        raise exception 'the timeout of * can be changed, not taken away' using errcode = 'invalid_parameter_value';
+    end if;
+    if coalesce(p_kind, '') = '' or length(p_kind) > 200
         or p_timeout <= interval '0' or p_timeout > interval '1 year'
     then
         raise exception 'a timeout needs a kind and must be longer than 0 and at most a year, not % and %',

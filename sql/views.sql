@@ -185,19 +185,26 @@ with alive as (
     left join moonmind_queue.policy on policy.role = worker_overview.role
     where status = 'live'
 ),
+served as (
+    select lane.id as lane_id,
+           alive.agents is null or lane.agent = any (alive.agents) as same_agent,
+           alive.kinds is null or lane.kind = any (alive.kinds) as same_kind,
+           lane.capabilities <@ alive.capabilities as capable,
+           (alive.policy).role is null or moonmind_queue._permits(alive.policy, lane) as admitted
+    from moonmind_queue.lane
+    cross join alive
+),
 fit as (
     select lane.id,
-           bool_or(alive.id is not null and coalesce(lane.agent = any (alive.agents), true)) as agent,
-           bool_or(alive.id is not null and coalesce(lane.agent = any (alive.agents), true) and lane.kind = any (alive.kinds)) as kind,
-           bool_or(alive.id is not null and coalesce(lane.agent = any (alive.agents), true) and lane.kind = any (alive.kinds)
-                   and lane.capabilities <@ alive.capabilities) as capabilities,
-           bool_or(alive.id is not null and coalesce(lane.agent = any (alive.agents), true) and lane.kind = any (alive.kinds)
-                   and lane.capabilities <@ alive.capabilities
-                   and ((alive.policy).role is null or moonmind_queue._permits(alive.policy, lane))) as policy
+           coalesce(bool_or(same_agent), false) as agent,
+           coalesce(bool_or(same_agent and same_kind), false) as kind,
+           coalesce(bool_or(same_agent and same_kind and capable), false) as capabilities,
+           coalesce(bool_or(same_agent and same_kind and capable and admitted), false) as policy
     from moonmind_queue.lane
-    left join alive on true
+    left join served on served.lane_id = lane.id
     group by lane.id
-)
+),
+present as (select moonmind_queue._now() as now)
 select lane.agent, lane.kind, lane.capabilities, nullif(lane.repository, '') as repository,
        waiting.jobs, waiting.oldest_job_id,
        case
@@ -205,12 +212,20 @@ select lane.agent, lane.kind, lane.capabilities, nullif(lane.repository, '') as 
            when fit.kind is not true then format('no live worker of agent %s runs kind %s', lane.agent, lane.kind)
            when fit.capabilities is not true
                then format('no live worker offers all of %s', array_to_string(lane.capabilities, ', '))
-           else format('no policy of a live worker admits it')
-       end as reason
+           else 'no policy of a live worker admits it'
+       end as reason,
+       lane.id as lane_id
 from moonmind_queue.lane
-join fit on fit.id = lane.id and fit.policy is not true
+join fit on fit.id = lane.id and not fit.policy
+cross join present
 cross join lateral (
-    select count(*) as jobs, min(job_id) as oldest_job_id from moonmind_queue.ready where ready.lane_id = lane.id
+    select count(*) as jobs, min(job_id) as oldest_job_id
+    from (
+        select job_id from moonmind_queue.ready where ready.lane_id = lane.id
+        union all  -- what no worker claims stays in scheduled also when its time has come
+        select job_id from moonmind_queue.scheduled
+        where scheduled.lane_id = lane.id and scheduled.run_at <= present.now
+    ) as due
 ) as waiting
 where waiting.jobs > 0;
 
@@ -275,3 +290,109 @@ select name, cron, timezone, catch_up, paused, next_at, last_at, last_job_id, jo
 from moonmind_queue.schedule;
 
 comment on view moonmind_queue.schedule_overview is 'Every schedule: when it comes next, and its latest job.';
+
+-- One row per queued job; the reason is null when it only waits for its turn.
+create or replace view moonmind_queue.queued_job as
+with held as (
+    select lane.agent, lane.kind, lane.concurrency_key
+    from moonmind_queue.lease
+    join moonmind_queue.lane on lane.id = lease.lane_id
+),
+used_up as (
+    select distinct on (lane.id) lane.id as lane_id,
+           format('%s %s is at its limit: %s of %s run', replace(scope.scope, '_', ' '), scope.name,
+                  running.jobs, applied.max_running) as reason
+    from moonmind_queue.lane
+    cross join lateral (
+        values ('agent', lane.agent), ('kind', lane.kind), ('concurrency_key', lane.concurrency_key)
+    ) as scope (scope, name)
+    cross join lateral (
+        select run_limit.max_running
+        from moonmind_queue.run_limit
+        where run_limit.scope = scope.scope and run_limit.name in (scope.name, '*')
+        order by run_limit.name = '*'
+        limit 1
+    ) as applied
+    cross join lateral (
+        select count(*) as jobs
+        from held
+        where scope.name = case scope.scope
+            when 'agent' then held.agent when 'kind' then held.kind else held.concurrency_key
+        end
+    ) as running
+    where scope.name <> '' and running.jobs >= applied.max_running
+    order by lane.id, scope.scope
+),
+stopped as (
+    select distinct on (lane.id) lane.id as lane_id,
+           case when paused.agent = '*' then 'all agents are' else format('agent %s is', paused.agent) end
+           || case paused.cause when 'cooldown' then ' cooling down' else ' paused' end
+           || coalesce(to_char(paused.until at time zone 'UTC', '" until "YYYY-MM-DD HH24:MI" UTC"'), '')
+           || coalesce(': ' || nullif(paused.reason, ''), '') as reason
+    from moonmind_queue.lane
+    join moonmind_queue.paused_agent as paused on paused.agent in (lane.agent, '*')
+    order by lane.id, paused.until desc nulls first, paused.agent
+),
+held_back as materialized (  -- by lane, not by job, as these reasons are
+    select lane.id as lane_id, coalesce(stopped.reason, used_up.reason, unserved.reason) as reason
+    from moonmind_queue.lane
+    left join stopped on stopped.lane_id = lane.id
+    left join used_up on used_up.lane_id = lane.id
+    left join moonmind_queue.unserved_lane as unserved on unserved.lane_id = lane.id
+),
+present as (select moonmind_queue._now() as now)
+select job.id, job.key, job.name, job.agent, job.kind, job.run_at,
+       case
+           when job.run_at > present.now and job.attempt > 0 then 'it rests after an attempt that failed'
+           when job.run_at > present.now then 'its time has not come'
+           else held_back.reason
+       end as reason
+from moonmind_queue.job
+join held_back on held_back.lane_id = job.lane_id
+cross join present
+where job.state = 'queued';
+
+comment on view moonmind_queue.queued_job
+is 'Queued jobs and why they do not run yet, in words: time, pause, limit, no worker; null: waits for its turn.';
+
+create or replace view moonmind_queue.kind_rule as
+select coalesce(backoff.kind, run_timeout.kind) as kind, run_timeout.timeout,
+       backoff.base as backoff_base, backoff.cap as backoff_cap, backoff.jitter as backoff_jitter
+from moonmind_queue.backoff
+full join moonmind_queue.run_timeout on run_timeout.kind = backoff.kind;
+
+comment on view moonmind_queue.kind_rule
+is 'How long an attempt of a kind may take and how long it rests after a failure; null: as kind * says.';
+
+-- By what a role may do as it is, through whatever groups; a superuser may do everything and is left out.
+create or replace view moonmind_queue.role_overview as
+with granted as (
+    select login.oid, login.rolname, login.rolcanlogin,
+           array_agg(substr(kind.rolname, 10) order by kind.rolname) filter (where kind.oid is not null) as kinds
+    from pg_roles as login
+    left join pg_roles as kind
+        on kind.rolname in ('moonmind_producer', 'moonmind_worker', 'moonmind_operator', 'moonmind_reader')
+        and kind.oid <> login.oid
+        and pg_has_role(login.oid, kind.oid, 'usage')
+    where not login.rolsuper
+    group by login.oid, login.rolname, login.rolcanlogin
+)
+select coalesce(granted.rolname, policy.role)::text as role,
+       coalesce(granted.kinds, '{}') as kinds,
+       coalesce(granted.rolcanlogin, false) as can_log_in,
+       policy.role is not null as has_policy,
+       policy.agents, policy.job_kinds, policy.repositories, policy.capabilities, policy.workers,
+       (
+           select count(*) from pg_stat_activity
+           where usesysid = granted.oid and datname = current_database()
+       ) as connections,
+       granted.oid is not null
+           and shobj_description(granted.oid, 'pg_authid') is not distinct from 'moonmind-queue' as made_here
+from granted
+full join (
+    select role, agents, kinds as job_kinds, repositories, capabilities, workers from moonmind_queue.policy
+) as policy on policy.role = granted.rolname
+where granted.kinds is not null or policy.role is not null;
+
+comment on view moonmind_queue.role_overview
+is 'Who may use this queue, by roles: what for, under which policy, and how many connections they have now.';

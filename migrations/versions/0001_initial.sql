@@ -601,37 +601,26 @@ $$;
 comment on function moonmind_queue._check_lease(interval) is 'Refuse a lease that cannot work.';
 -- <<<
 -- >>> sql/_check_policy.sql
--- _check_policy(jobs) → void, or an error: the login's policy must admit every one of these jobs.
+-- _check_policy(jobs, tokens) → void, or an error: the login's policy must admit every one of these held jobs.
 --
 -- Called for every write of a lease holder, for a policy may be narrowed while a job is held.
 -- Errors    MQ004
-create or replace function moonmind_queue._check_policy(p_job_ids bigint[])
+create or replace function moonmind_queue._check_policy(p_job_ids bigint[], p_tokens bigint[])
 returns void
 language plpgsql
 stable
 set search_path = moonmind_queue, pg_temp
-set plan_cache_mode = force_generic_plan
-set enable_seqscan = off
 as $$
 declare
-    v_policy constant policy := _policy();
-    v_job    bigint;
+    v_refused constant bigint[] := _not_admitted(p_job_ids, p_tokens);
 begin
-    if v_policy.role is null then
-        return;
-    end if;
-    select job.id into v_job
-    from job
-    join lane on lane.id = job.lane_id
-    where job.id = any (p_job_ids) and not _permits(v_policy, lane)
-    limit 1;
-    if found then
-        raise exception 'the policy of % does not admit job %', session_user, v_job using errcode = 'MQ004';
+    if v_refused <> '{}' then
+        raise exception 'the policy of % does not admit job %', session_user, v_refused[1] using errcode = 'MQ004';
     end if;
 end;
 $$;
 
-comment on function moonmind_queue._check_policy(bigint[]) is 'Refuse jobs that the login may not hold.';
+comment on function moonmind_queue._check_policy(bigint[], bigint[]) is 'Refuse jobs that the login may not hold.';
 -- <<<
 -- >>> sql/_check_template.sql
 -- _check_template(schedule, job) → void, or the error that enqueueing the job would raise.
@@ -1267,7 +1256,7 @@ begin
     if not found then
         raise exception 'token % no longer holds job %', p_token, p_job_id using errcode = 'MQ001';
     end if;
-    perform _check_policy(array[p_job_id]);
+    perform _check_policy(array[p_job_id], array[p_token]);
     return v_lease;
 end;
 $$;
@@ -1396,6 +1385,40 @@ end;
 $$;
 
 comment on function moonmind_queue._make_room() is 'Wake workers that a limit may have kept waiting.';
+-- <<<
+-- >>> sql/_not_admitted.sql
+-- _not_admitted(jobs, tokens) → those of the jobs, held with these tokens, that the login's policy does not admit.
+--
+-- Contract
+--   * Neither a job outside the policy nor one that is held under a worker id outside it.
+--   * A token that no longer holds its job is not this function's to judge.
+create or replace function moonmind_queue._not_admitted(p_job_ids bigint[], p_tokens bigint[])
+returns bigint[]
+language plpgsql
+stable
+set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+declare
+    v_policy constant policy := _policy();
+begin
+    if v_policy.role is null then
+        return '{}';
+    end if;
+    return array(
+        select lease.job_id
+        from unnest(p_job_ids, p_tokens) as given (job_id, token)
+        join lease on lease.job_id = given.job_id and lease.token = given.token
+        join lane on lane.id = lease.lane_id
+        where not _permits(v_policy, lane) or lease.worker <> all (v_policy.workers)
+    );
+end;
+$$;
+
+comment on function moonmind_queue._not_admitted(bigint[], bigint[]) is 'Held jobs that the login may not hold.';
 -- <<<
 -- >>> sql/_now.sql
 -- _now() → the queue's time: the wall clock of the database server, not of the transaction.
@@ -1876,6 +1899,7 @@ comment on function moonmind_queue._release_dependents(bigint[]) is 'Queue the d
 --
 -- Contract
 --   * owner/repo is one of github.com; scheme, user and .git make no difference.
+--   * A name above 500 characters is none: cut off, it could pass for another.
 --   * Only the form in which repositories are compared; whether it is a sane one is for whoever
 --     checks the job's payload to say.
 create or replace function moonmind_queue._repository(p_payload jsonb)
@@ -1885,9 +1909,9 @@ immutable
 set search_path = moonmind_queue, pg_temp
 as $$
 declare
-    v_name text := left(lower(btrim(p_payload ->> 'repository')), 500);
+    v_name text := lower(btrim(p_payload ->> 'repository'));
 begin
-    if jsonb_typeof(p_payload -> 'repository') is distinct from 'string' then
+    if jsonb_typeof(p_payload -> 'repository') is distinct from 'string' or length(v_name) > 500 then
         return '';
     end if;
     if v_name ~ '^[^/:]+/[^/]+$' then
@@ -1896,7 +1920,7 @@ begin
         v_name := regexp_replace(v_name, '^([^/:]+):', '\1/');  -- git@host:path
     end if;
     v_name := regexp_replace(v_name, '^[a-z0-9+.-]+://', '');
-    v_name := regexp_replace(v_name, '^[^/@]*@', '');
+    v_name := regexp_replace(v_name, '^[^/@?#\\]*@', '');  -- behind ? or # it is no user
     return regexp_replace(v_name, '(\.git)?/*$', '');
 end;
 $$;
@@ -2670,7 +2694,7 @@ begin
             using errcode = 'invalid_parameter_value';
     end if;
     perform _lock_ends(p_job_ids);
-    perform _check_policy(p_job_ids);
+    perform _check_policy(p_job_ids, p_tokens);
 
     with held as materialized (
         select given.job_id, lease.worker, lease.cancel_requested_at is not null as cancelled,
@@ -2801,7 +2825,7 @@ comment on function moonmind_queue.defer_schedule(text, integer, text) is 'Let a
 --   * Commit before you wait, and call next_due() after that: it says whether work came meanwhile.
 --   * Only workers that doze are notified, and only of agents that they serve.
 --   * Costs no flush: after a crash nobody sleeps.
--- Errors    22023 a process that is not registered.
+-- Errors    22023 a process that is not registered; MQ004 a worker that the login's policy does not list.
 create or replace function moonmind_queue.doze(p_worker_id bigint, p_asleep boolean default true)
 returns void
 language plpgsql
@@ -2811,6 +2835,7 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
 begin
+    perform _check_worker(worker) from worker where id = p_worker_id;
     if p_asleep then
         insert into sleeper (agent, worker_id)
         select unnest(coalesce(agents, '{*}')), id from worker where id = p_worker_id
@@ -3487,16 +3512,19 @@ $$;
 comment on function moonmind_queue.reclaim(integer) is 'Take jobs back whose lease ran out.';
 -- <<<
 -- >>> sql/redrive.sql
--- redrive(states, agent, kind, since, until, error, pace, limit) → the jobs that run again, lowest id first.
+-- redrive(states, agent, kind, since, until, error, pace, limit, above, first_at, dry_run)
+--         → the jobs that run again, lowest id first.
 --
 -- Contract
 --   * retry() for every job in one of these states that ended at or after since and before until
 --     (null: at any time), whose agent and kind are these (null: all), and whose error holds the
 --     given text.
---   * Paced: the first runs now, each further one pace later, so that what failed together does
---     not come back together.
---   * At most limit a call. Jobs that another session has locked are passed over; call again
---     until it returns none.
+--   * Paced: the first runs at first_at (null: now), each further one pace later, so that what
+--     failed together does not come back together.
+--   * At most limit a call, ids above a given one only. To go on, call again with the last id as
+--     above and the pace continued in first_at, until it returns none: no job comes twice, however
+--     soon it fails again. Jobs that another session has locked are passed over.
+--   * A dry run returns the jobs and changes nothing.
 -- Locks     the jobs in id order, skip locked, and their dependents.
 -- Notifies  moonmind_queue
 -- Events    retried; waiting for dependents that were queued.
@@ -3509,7 +3537,10 @@ create or replace function moonmind_queue.redrive(
     p_until  timestamptz default null,
     p_error  text        default null,
     p_pace   interval    default interval '0',
-    p_limit  integer     default 1000
+    p_limit  integer     default 1000,
+    p_above  bigint      default 0,
+    p_first_at timestamptz default null,
+    p_dry_run  boolean     default false
 )
 returns setof bigint
 language plpgsql
@@ -3517,7 +3548,7 @@ security definer
 set search_path = moonmind_queue, pg_temp
 as $$
 declare
-    v_now   constant timestamptz := _now();
+    v_first constant timestamptz := coalesce(p_first_at, _now());
     v_job   job;
     v_count integer := 0;
 begin
@@ -3532,7 +3563,8 @@ begin
     for v_job in
         select *
         from job
-        where state = any (p_states)
+        where id > coalesce(p_above, 0)
+          and state = any (p_states)
           and (p_agent is null or agent = p_agent)
           and (p_kind is null or kind = p_kind)
           and (p_since is null or finished_at >= p_since)
@@ -3542,16 +3574,18 @@ begin
         limit p_limit
         for update skip locked
     loop
-        -- Holding one job's dependents we must not wait for those of a lower one.
-        continue when not _lock_jobs(array(select job_id from dependency where needs_job_id = v_job.id), false);
-        perform _retry(v_job, v_now + p_pace * v_count);
-        v_count := v_count + 1;
+        if not p_dry_run then
+            -- Holding one job's dependents we must not wait for those of a lower one.
+            continue when not _lock_jobs(array(select job_id from dependency where needs_job_id = v_job.id), false);
+            perform _retry(v_job, v_first + p_pace * v_count);
+            v_count := v_count + 1;
+        end if;
         return next v_job.id;
     end loop;
 end;
 $$;
 
-comment on function moonmind_queue.redrive(text[], text, text, timestamptz, timestamptz, text, interval, integer)
+comment on function moonmind_queue.redrive(text[], text, text, timestamptz, timestamptz, text, interval, integer, bigint, timestamptz, boolean)
 is 'Let all matching jobs that ended run again, paced.';
 -- <<<
 -- >>> sql/register_worker.sql
@@ -3646,11 +3680,12 @@ comment on function moonmind_queue.remove_schedule(text) is 'Remove a schedule; 
 -- renew(jobs, tokens, lease) → the leases that are still held, with their new end.
 --
 -- Contract
---   * jobs[i] is held with tokens[i]. A row that is missing is a lease that is lost.
+--   * jobs[i] is held with tokens[i]. A row that is missing is a lease that is lost, or one that the
+--     login's policy no longer admits: that job stops, the others go on.
 --   * cancel_requested says that the holder should stop; lasts, how long the lease holds from now:
 --     as asked for, or what the job's timeout leaves.
 -- Locks     the leases, in job order; never a job, so a renewal waits for nobody's work.
--- Errors    22023 a lease not between 0 and a day, or lists of different length; MQ004.
+-- Errors    22023 a lease not between 0 and a day, or lists of different length.
 create or replace function moonmind_queue.renew(p_job_ids bigint[], p_tokens bigint[], p_lease interval)
 returns table (job_id bigint, token bigint, expires_at timestamptz, cancel_requested boolean, lasts interval)
 language plpgsql
@@ -3663,19 +3698,22 @@ set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
-    v_now constant timestamptz := _now();
+    v_now     constant timestamptz := _now();
+    v_refused bigint[];
 begin
     perform _check_lease(p_lease);
     if cardinality(p_job_ids) is distinct from cardinality(p_tokens) then
         raise exception 'renew needs a token for every job, not % for %', cardinality(p_tokens), cardinality(p_job_ids)
             using errcode = 'invalid_parameter_value';
     end if;
-    perform _check_policy(p_job_ids);
+    v_refused := _not_admitted(p_job_ids, p_tokens);
     return query
     with held as materialized (
         select given.job_id
         from (
-            select * from unnest(p_job_ids, p_tokens) as given (job_id, token) order by given.job_id
+            select * from unnest(p_job_ids, p_tokens) as given (job_id, token)
+            where given.job_id <> all (v_refused)
+            order by given.job_id
         ) as given
         cross join lateral (
             select from lease where lease.job_id = given.job_id and lease.token = given.token for update
@@ -3912,6 +3950,8 @@ comment on function moonmind_queue.run_schedule_now(text) is 'Enqueue the job of
 -- <<<
 -- >>> sql/see_worker.sql
 -- see_worker(id, stopped) → void; the process is alive, or says that it ends.
+--
+-- Errors    MQ004 a worker that the login's policy does not list.
 create or replace function moonmind_queue.see_worker(p_id bigint, p_stopped boolean default false)
 returns void
 language plpgsql
@@ -3921,6 +3961,7 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
 begin
+    perform _check_worker(worker) from worker where id = p_id;
     update worker
     set seen_at = _now(), stopped_at = case when p_stopped then _now() end
     where id = p_id;
@@ -3951,7 +3992,10 @@ security definer
 set search_path = moonmind_queue, pg_temp
 as $$
 begin
-    if coalesce(p_kind, '') = '' or length(p_kind) > 200 or p_base is null and p_kind = '*'
+    if p_kind = '*' and p_base is null then
+        raise exception 'the back-off of * can be changed, not taken away' using errcode = 'invalid_parameter_value';
+    end if;
+    if coalesce(p_kind, '') = '' or length(p_kind) > 200
         or p_base is not null and not coalesce(
             p_base > interval '0' and p_cap >= p_base and p_cap <= interval '1 year' and p_jitter >= 0 and p_jitter < 1,
             false
@@ -4016,7 +4060,7 @@ comment on function moonmind_queue.set_limit(text, text, integer) is 'Limit how 
 --   * A null list admits all. Enforced in claim and in every call of a lease holder, from now on.
 --   * Repositories are kept as host/path in lower case; owner/repo is one of github.com, and
 --     owner/* or host/owner/* admits all below.
--- Errors    22023 no such role, or a list with a null.
+-- Errors    22023 no such role, a list with a null, or a repository that names none.
 create or replace function moonmind_queue.set_policy(
     p_role         text,
     p_agents       text[] default null,
@@ -4036,6 +4080,11 @@ begin
     end if;
     if array_position(p_agents || p_kinds || p_repositories || p_capabilities || p_workers, null) is not null then
         raise exception 'the policy of % has a list with a null in it', p_role using errcode = 'invalid_parameter_value';
+    end if;
+    if exists (
+        select from unnest(p_repositories) as name where _repository(jsonb_build_object('repository', name)) = ''
+    ) then
+        raise exception 'the policy of % has a repository that names none', p_role using errcode = 'invalid_parameter_value';
     end if;
     insert into policy (role, agents, kinds, repositories, capabilities, workers)
     values (
@@ -4065,7 +4114,10 @@ security definer
 set search_path = moonmind_queue, pg_temp
 as $$
 begin
-    if coalesce(p_kind, '') = '' or length(p_kind) > 200 or p_timeout is null and p_kind = '*'
+    if p_kind = '*' and p_timeout is null then
+        raise exception 'the timeout of * can be changed, not taken away' using errcode = 'invalid_parameter_value';
+    end if;
+    if coalesce(p_kind, '') = '' or length(p_kind) > 200
         or p_timeout <= interval '0' or p_timeout > interval '1 year'
     then
         raise exception 'a timeout needs a kind and must be longer than 0 and at most a year, not % and %',
@@ -4345,19 +4397,26 @@ with alive as (
     left join moonmind_queue.policy on policy.role = worker_overview.role
     where status = 'live'
 ),
+served as (
+    select lane.id as lane_id,
+           alive.agents is null or lane.agent = any (alive.agents) as same_agent,
+           alive.kinds is null or lane.kind = any (alive.kinds) as same_kind,
+           lane.capabilities <@ alive.capabilities as capable,
+           (alive.policy).role is null or moonmind_queue._permits(alive.policy, lane) as admitted
+    from moonmind_queue.lane
+    cross join alive
+),
 fit as (
     select lane.id,
-           bool_or(alive.id is not null and coalesce(lane.agent = any (alive.agents), true)) as agent,
-           bool_or(alive.id is not null and coalesce(lane.agent = any (alive.agents), true) and lane.kind = any (alive.kinds)) as kind,
-           bool_or(alive.id is not null and coalesce(lane.agent = any (alive.agents), true) and lane.kind = any (alive.kinds)
-                   and lane.capabilities <@ alive.capabilities) as capabilities,
-           bool_or(alive.id is not null and coalesce(lane.agent = any (alive.agents), true) and lane.kind = any (alive.kinds)
-                   and lane.capabilities <@ alive.capabilities
-                   and ((alive.policy).role is null or moonmind_queue._permits(alive.policy, lane))) as policy
+           coalesce(bool_or(same_agent), false) as agent,
+           coalesce(bool_or(same_agent and same_kind), false) as kind,
+           coalesce(bool_or(same_agent and same_kind and capable), false) as capabilities,
+           coalesce(bool_or(same_agent and same_kind and capable and admitted), false) as policy
     from moonmind_queue.lane
-    left join alive on true
+    left join served on served.lane_id = lane.id
     group by lane.id
-)
+),
+present as (select moonmind_queue._now() as now)
 select lane.agent, lane.kind, lane.capabilities, nullif(lane.repository, '') as repository,
        waiting.jobs, waiting.oldest_job_id,
        case
@@ -4365,12 +4424,20 @@ select lane.agent, lane.kind, lane.capabilities, nullif(lane.repository, '') as 
            when fit.kind is not true then format('no live worker of agent %s runs kind %s', lane.agent, lane.kind)
            when fit.capabilities is not true
                then format('no live worker offers all of %s', array_to_string(lane.capabilities, ', '))
-           else format('no policy of a live worker admits it')
-       end as reason
+           else 'no policy of a live worker admits it'
+       end as reason,
+       lane.id as lane_id
 from moonmind_queue.lane
-join fit on fit.id = lane.id and fit.policy is not true
+join fit on fit.id = lane.id and not fit.policy
+cross join present
 cross join lateral (
-    select count(*) as jobs, min(job_id) as oldest_job_id from moonmind_queue.ready where ready.lane_id = lane.id
+    select count(*) as jobs, min(job_id) as oldest_job_id
+    from (
+        select job_id from moonmind_queue.ready where ready.lane_id = lane.id
+        union all  -- what no worker claims stays in scheduled also when its time has come
+        select job_id from moonmind_queue.scheduled
+        where scheduled.lane_id = lane.id and scheduled.run_at <= present.now
+    ) as due
 ) as waiting
 where waiting.jobs > 0;
 
@@ -4435,6 +4502,112 @@ select name, cron, timezone, catch_up, paused, next_at, last_at, last_job_id, jo
 from moonmind_queue.schedule;
 
 comment on view moonmind_queue.schedule_overview is 'Every schedule: when it comes next, and its latest job.';
+
+-- One row per queued job; the reason is null when it only waits for its turn.
+create or replace view moonmind_queue.queued_job as
+with held as (
+    select lane.agent, lane.kind, lane.concurrency_key
+    from moonmind_queue.lease
+    join moonmind_queue.lane on lane.id = lease.lane_id
+),
+used_up as (
+    select distinct on (lane.id) lane.id as lane_id,
+           format('%s %s is at its limit: %s of %s run', replace(scope.scope, '_', ' '), scope.name,
+                  running.jobs, applied.max_running) as reason
+    from moonmind_queue.lane
+    cross join lateral (
+        values ('agent', lane.agent), ('kind', lane.kind), ('concurrency_key', lane.concurrency_key)
+    ) as scope (scope, name)
+    cross join lateral (
+        select run_limit.max_running
+        from moonmind_queue.run_limit
+        where run_limit.scope = scope.scope and run_limit.name in (scope.name, '*')
+        order by run_limit.name = '*'
+        limit 1
+    ) as applied
+    cross join lateral (
+        select count(*) as jobs
+        from held
+        where scope.name = case scope.scope
+            when 'agent' then held.agent when 'kind' then held.kind else held.concurrency_key
+        end
+    ) as running
+    where scope.name <> '' and running.jobs >= applied.max_running
+    order by lane.id, scope.scope
+),
+stopped as (
+    select distinct on (lane.id) lane.id as lane_id,
+           case when paused.agent = '*' then 'all agents are' else format('agent %s is', paused.agent) end
+           || case paused.cause when 'cooldown' then ' cooling down' else ' paused' end
+           || coalesce(to_char(paused.until at time zone 'UTC', '" until "YYYY-MM-DD HH24:MI" UTC"'), '')
+           || coalesce(': ' || nullif(paused.reason, ''), '') as reason
+    from moonmind_queue.lane
+    join moonmind_queue.paused_agent as paused on paused.agent in (lane.agent, '*')
+    order by lane.id, paused.until desc nulls first, paused.agent
+),
+held_back as materialized (  -- by lane, not by job, as these reasons are
+    select lane.id as lane_id, coalesce(stopped.reason, used_up.reason, unserved.reason) as reason
+    from moonmind_queue.lane
+    left join stopped on stopped.lane_id = lane.id
+    left join used_up on used_up.lane_id = lane.id
+    left join moonmind_queue.unserved_lane as unserved on unserved.lane_id = lane.id
+),
+present as (select moonmind_queue._now() as now)
+select job.id, job.key, job.name, job.agent, job.kind, job.run_at,
+       case
+           when job.run_at > present.now and job.attempt > 0 then 'it rests after an attempt that failed'
+           when job.run_at > present.now then 'its time has not come'
+           else held_back.reason
+       end as reason
+from moonmind_queue.job
+join held_back on held_back.lane_id = job.lane_id
+cross join present
+where job.state = 'queued';
+
+comment on view moonmind_queue.queued_job
+is 'Queued jobs and why they do not run yet, in words: time, pause, limit, no worker; null: waits for its turn.';
+
+create or replace view moonmind_queue.kind_rule as
+select coalesce(backoff.kind, run_timeout.kind) as kind, run_timeout.timeout,
+       backoff.base as backoff_base, backoff.cap as backoff_cap, backoff.jitter as backoff_jitter
+from moonmind_queue.backoff
+full join moonmind_queue.run_timeout on run_timeout.kind = backoff.kind;
+
+comment on view moonmind_queue.kind_rule
+is 'How long an attempt of a kind may take and how long it rests after a failure; null: as kind * says.';
+
+-- By what a role may do as it is, through whatever groups; a superuser may do everything and is left out.
+create or replace view moonmind_queue.role_overview as
+with granted as (
+    select login.oid, login.rolname, login.rolcanlogin,
+           array_agg(substr(kind.rolname, 10) order by kind.rolname) filter (where kind.oid is not null) as kinds
+    from pg_roles as login
+    left join pg_roles as kind
+        on kind.rolname in ('moonmind_producer', 'moonmind_worker', 'moonmind_operator', 'moonmind_reader')
+        and kind.oid <> login.oid
+        and pg_has_role(login.oid, kind.oid, 'usage')
+    where not login.rolsuper
+    group by login.oid, login.rolname, login.rolcanlogin
+)
+select coalesce(granted.rolname, policy.role)::text as role,
+       coalesce(granted.kinds, '{}') as kinds,
+       coalesce(granted.rolcanlogin, false) as can_log_in,
+       policy.role is not null as has_policy,
+       policy.agents, policy.job_kinds, policy.repositories, policy.capabilities, policy.workers,
+       (
+           select count(*) from pg_stat_activity
+           where usesysid = granted.oid and datname = current_database()
+       ) as connections,
+       granted.oid is not null
+           and shobj_description(granted.oid, 'pg_authid') is not distinct from 'moonmind-queue' as made_here
+from granted
+full join (
+    select role, agents, kinds as job_kinds, repositories, capabilities, workers from moonmind_queue.policy
+) as policy on policy.role = granted.rolname
+where granted.kinds is not null or policy.role is not null;
+
+comment on view moonmind_queue.role_overview
+is 'Who may use this queue, by roles: what for, under which policy, and how many connections they have now.';
 -- <<<
 -- >>> sql/grants.sql
 -- Who may do what. The roles own nothing and write no table: they call functions, which run with
@@ -4473,7 +4646,9 @@ grant select on
     moonmind_queue.job_overview, moonmind_queue.job_history, moonmind_queue.job_artifact,
     moonmind_queue.artifact_content, moonmind_queue.worker_overview, moonmind_queue.queue_status,
     moonmind_queue.blocked_job, moonmind_queue.paused_agent, moonmind_queue.limit_overview,
-    moonmind_queue.unserved_lane, moonmind_queue.queue_fault, moonmind_queue.job_document
+    moonmind_queue.unserved_lane, moonmind_queue.queue_fault, moonmind_queue.job_document,
+    moonmind_queue.queued_job,
+    moonmind_queue.kind_rule, moonmind_queue.role_overview
 to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 
 grant execute on function
@@ -4505,7 +4680,7 @@ grant execute on function moonmind_queue.reclaim(integer) to moonmind_worker, mo
 grant execute on function
     moonmind_queue.cancel(bigint, text),
     moonmind_queue.retry(bigint),
-    moonmind_queue.redrive(text[], text, text, timestamptz, timestamptz, text, interval, integer),
+    moonmind_queue.redrive(text[], text, text, timestamptz, timestamptz, text, interval, integer, bigint, timestamptz, boolean),
     moonmind_queue.unlock(bigint, boolean),
     moonmind_queue.pause(text, text, timestamptz),
     moonmind_queue.resume(text),

@@ -8,7 +8,17 @@ import sys
 
 import click
 
-from moonmind_queue.cli import files, history, inspect, operate, produce, schedule
+from moonmind_queue.cli import (
+    files,
+    history,
+    inspect,
+    operate,
+    produce,
+    redrive,
+    roles,
+    rules,
+    schedule,
+)
 from moonmind_queue.cli.output import EXIT_REFUSED, EXIT_USAGE, exit_code
 
 
@@ -48,9 +58,17 @@ for _command in (
     operate.retry,
     operate.unlock,
     schedule.schedule,
+    redrive.redrive,
     inspect.workers,
     inspect.status,
+    rules.pause,
+    rules.resume,
+    rules.limit,
+    rules.timeout,
+    rules.backoff,
+    roles.role,
     operate.prune,
+    redrive.repair,
     operate.settings,
 ):
     cli.add_command(_command)

@@ -16,7 +16,53 @@ from moonmind_queue.cli.output import (
 
 SHOWN_FIELDS = (
     *("agent", "kind", "key", "priority", "capabilities", "after", "blocked_reason"),
-    *("worker", "lease_expires_at", "run_at", "created_at", "started_at", "finished_at"),
+    *("repository", "concurrency_key", "on_dependency_failure", "timeout", "expires_at"),
+    *("worker", "lease_expires_at", "deadline_at"),
+    *("run_at", "created_at", "started_at", "finished_at"),
+)
+UNSAID = {"on_dependency_failure": "wait"}  # true of nearly every job
+# What the status page of a shell has: name, heading, query, columns of its table.
+SECTIONS = (
+    (
+        "paused",
+        "paused",
+        "select agent, cause, reason, until, paused_at, paused_by"
+        " from moonmind_queue.paused_agent order by agent, cause",
+        ("agent", "cause", "until", "reason", "paused_by"),
+    ),
+    (
+        "limits",
+        "limits",
+        "select scope, name, running, max_running from moonmind_queue.limit_overview"
+        " order by scope, name",
+        ("scope", "name", "running", "max_running"),
+    ),
+    (
+        "unserved",
+        "due, and no live worker can run them",
+        "select agent, kind, capabilities, repository, jobs, oldest_job_id, reason"
+        " from moonmind_queue.unserved_lane order by oldest_job_id limit 20",
+        ("jobs", "oldest_job_id", "reason"),
+    ),
+    (
+        "overdue",
+        "lease has run out; the next look for lost leases takes them back",
+        "select id, worker, attempt, lease_expires_at from moonmind_queue.job_overview"
+        " where lease_expires_at < moonmind_queue._now() order by lease_expires_at limit 20",
+        ("id", "worker", "attempt", "lease_expires_at"),
+    ),
+    (
+        "blocked",
+        "waiting or blocked",
+        "select id, name, state, reason from moonmind_queue.blocked_job order by id limit 20",
+        ("id", "name", "state", "reason"),
+    ),
+    (
+        "faults",
+        "rows that contradict each other (moonmind-queue repair mends them)",
+        "select job_id as job, fault from moonmind_queue.queue_fault order by job_id limit 20",
+        ("job", "fault"),
+    ),
 )
 
 
@@ -98,7 +144,9 @@ def show(job: int, as_json: bool) -> None:
             (
                 each["reason"]
                 for each in queue.select(
-                    "select reason from moonmind_queue.blocked_job where id = %(id)s", id=job
+                    "select reason from moonmind_queue.blocked_job where id = %(id)s union all"
+                    " select reason from moonmind_queue.queued_job where id = %(id)s",
+                    id=job,
                 )
             ),
             None,
@@ -110,17 +158,17 @@ def show(job: int, as_json: bool) -> None:
     title = f"job {job}" + (f" · {row['name']}" if row["name"] else "")
     out.print(Text.assemble((title, "bold"), "  ", (row["state"], STATE_STYLES[row["state"]])))
     for field in SHOWN_FIELDS:
-        if row[field] not in (None, [], ""):
-            out.print(Text(f"{field.replace('_', ' '):>17}  {shown(row[field])}"))
-    out.print(Text(f"{'attempt':>17}  {row['attempt']} of {row['max_attempts']}"))
+        if row[field] not in (None, [], "") and UNSAID.get(field) != row[field]:
+            out.print(Text(f"{field.replace('_', ' '):>21}  {shown(row[field])}"))
+    out.print(Text(f"{'attempt':>21}  {row['attempt']} of {row['max_attempts']}"))
     if row["error"]:
-        out.print(Text.assemble(f"{'error':>17}  ", (row["error"], "red")))
+        out.print(Text.assemble(f"{'error':>21}  ", (row["error"], "red")))
     for field in ("payload", "result"):
         for number, (name, value) in enumerate((row[field] or {}).items()):
             plain = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            out.print(Text(f"{field if number == 0 else '':>17}  {name}: {plain}"))
+            out.print(Text(f"{field if number == 0 else '':>21}  {name}: {plain}"))
     if files:
-        out.print(Text(f"{'artifacts':>17}  " + ", ".join(each.name for each in files)))
+        out.print(Text(f"{'artifacts':>21}  " + ", ".join(each.name for each in files)))
 
 
 @click.command()
@@ -131,8 +179,8 @@ def workers(everybody: bool, as_json: bool) -> None:
     with opened() as queue:
         rows = queue.select(
             """
-            select worker, status, host, pid, version, agents, kinds, slots, leases,
-                   started_at, seen_at
+            select worker, status, host, pid, version, versions, role, agents, kinds,
+                   capabilities, slots, leases, started_at, seen_at
             from moonmind_queue.worker_overview
             where %(everybody)s or status <> 'stopped'
             order by status, worker, started_at desc
@@ -152,7 +200,12 @@ def workers(everybody: bool, as_json: bool) -> None:
 @click.command()
 @json_option
 def status(as_json: bool) -> None:
-    """Show the whole queue: jobs by agent and state, workers, and who waits for what."""
+    """Show the whole queue: jobs, workers, pauses, limits, and who waits for what.
+
+    \b
+    Example:
+      moonmind-queue status
+    """
     with opened() as queue:
         counts = queue.select(
             "select agent, state, jobs, longest_wait from moonmind_queue.queue_status"
@@ -162,14 +215,13 @@ def status(as_json: bool) -> None:
             "select status, count(*) as workers from moonmind_queue.worker_overview"
             " where status <> 'stopped' group by status order by status"
         )
-        blocked = queue.select(
-            "select id, name, state, reason from moonmind_queue.blocked_job order by id limit 20"
-        )
+        rows = {name: queue.select(query) for name, _, query, _ in SECTIONS}
     if as_json:
-        print_json({"jobs": counts, "workers": alive, "blocked": blocked})
+        print_json({"jobs": counts, "workers": alive, **rows})
         return
     print_table(counts, "agent", "state", "jobs", "longest_wait", empty="no jobs")
     click.echo("workers: " + (", ".join(f"{w['workers']} {w['status']}" for w in alive) or "none"))
-    if blocked:
-        click.echo()
-        print_table(blocked, "id", "name", "state", "reason", empty="")
+    for name, heading, _, columns in SECTIONS:
+        if rows[name]:
+            click.echo(f"\n{heading}:")
+            print_table(rows[name], *columns, empty="")

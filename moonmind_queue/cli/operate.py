@@ -1,13 +1,13 @@
 """Commands that change the schema or step into a job's life."""
 
 import os
-import re
 from datetime import timedelta
 from typing import Any
 
 import click
 
-from moonmind_queue.cli.output import json_option, opened, print_json, print_table
+from moonmind_queue.cli.output import json_option, opened, print_json, print_table, shown
+from moonmind_queue.cli.times import span
 
 
 @click.command()
@@ -89,9 +89,9 @@ def unlock(job: int, force: bool, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--older-than", metavar="AGE", required=True, help="Such as 30d, 12h or 90m.")
+@click.option("--older-than", type=span, required=True, help="Such as 30d, 12h or 90m.")
 @json_option
-def prune(older_than: str, as_json: bool) -> None:
+def prune(older_than: timedelta, as_json: bool) -> None:
     """Delete jobs that ended longer ago, with their history and artifacts.
 
     A job that another one still needs stays until that is gone too.
@@ -100,10 +100,9 @@ def prune(older_than: str, as_json: bool) -> None:
     Example:
       moonmind-queue prune --older-than 30d
     """
-    age = _age(older_than)
     total = 0
     with opened() as queue:
-        while deleted := queue.prune(age):
+        while deleted := queue.prune(older_than):
             total += deleted
             click.echo(f"\r{total} jobs deleted", nl=False, err=True)
     if total:
@@ -111,7 +110,7 @@ def prune(older_than: str, as_json: bool) -> None:
     if as_json:
         print_json({"deleted": total})
     else:
-        click.echo(f"{total} jobs deleted that ended more than {older_than} ago")
+        click.echo(f"{total} jobs deleted that ended more than {shown(older_than)} ago")
 
 
 @click.command()
@@ -132,11 +131,3 @@ def _say(job: int, told: str, record: dict[str, Any], *, as_json: bool) -> None:
         print_json(record)
     else:
         click.echo(f"job {job} is {told}")
-
-
-def _age(text: str) -> timedelta:
-    units = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
-    match = re.fullmatch(r"(\d+)\s*([dhms])", text.strip())
-    if not match:
-        raise click.UsageError(f"--older-than {text!r} is not an age such as 30d, 12h or 90m")
-    return timedelta(**{units[match[2]]: int(match[1])})

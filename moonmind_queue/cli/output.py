@@ -122,13 +122,18 @@ def shown(value: Any) -> str:
 
 def duration(length: timedelta) -> str:
     """Return a length of time in its largest two units."""
-    seconds = int(length.total_seconds())
+    seconds = round(length.total_seconds())
     for unit, size, lesser, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60)):
         if seconds >= size:
             return f"{seconds // size} {unit} {seconds % size // part} {lesser}"
     if seconds >= 60:
         return f"{seconds // 60} min {seconds % 60} s"
     return f"{length.total_seconds():.1f} s" if seconds < 10 else f"{seconds} s"
+
+
+def jobs(number: int) -> str:
+    """Return so many jobs in words."""
+    return f"{number} job" if number == 1 else f"{number} jobs"
 
 
 def size(number: int) -> str:

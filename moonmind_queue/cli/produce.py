@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
 from moonmind_queue.cli.output import Command, json_option, opened, print_json
+from moonmind_queue.cli.times import instant, span
 
 _JOB_OPTIONS: tuple[Callable[..., Any], ...] = (
     click.argument("kind", required=False),
@@ -29,6 +29,10 @@ _JOB_OPTIONS: tuple[Callable[..., Any], ...] = (
     click.option("--priority", type=int, default=0, show_default=True, help="Higher runs first."),
     click.option("--max-attempts", type=click.IntRange(min=1), default=3, show_default=True),
     click.option("--capability", multiple=True, metavar="NAME", help="Only workers that offer it."),
+    click.option("--timeout", type=span, help="End an attempt that takes longer, such as 2h."),
+    click.option(
+        "--concurrency-key", metavar="KEY", help="What limits may count: an account, a repo."
+    ),
 )
 
 
@@ -70,17 +74,17 @@ def job_from(
 @click.option(
     "--after", type=int, multiple=True, metavar="ID", help="Wait for this job to succeed."
 )
+@click.option("--run-at", type=instant, help="Not before this ISO instant; UTC without an offset.")
+@click.option("--expires-at", type=instant, help="Cancel it then unless it has begun.")
 @click.option(
-    "--run-at", metavar="TIME", help="Not before this ISO instant; UTC without an offset."
+    "--on-dependency-failure",
+    type=click.Choice(("wait", "cancel", "run")),
+    default="wait",
+    show_default=True,
+    help="When a job of --after ends without success.",
 )
 @json_option
-def enqueue(
-    key: str | None,
-    after: tuple[int, ...],
-    run_at: str | None,
-    as_json: bool,
-    **options: Any,
-) -> None:
+def enqueue(as_json: bool, **options: Any) -> None:
     """Add a job of KIND and print its id.
 
     \b
@@ -91,7 +95,7 @@ def enqueue(
     """
     given = job_from(**options)
     with opened() as queue:
-        job = queue.enqueue(**given, key=key, after=after, run_at=_instant(run_at))
+        job = queue.enqueue(**given)
         state = queue.get(job).state
     if as_json:
         print_json({"id": job, "state": state})
@@ -114,15 +118,3 @@ def _read_payload(text: str | None, file: Path | None) -> dict[str, Any]:
     if not isinstance(payload, dict):
         raise click.UsageError("The payload is not a JSON object.")
     return payload
-
-
-def _instant(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        instant = datetime.fromisoformat(text)
-    except ValueError:
-        raise click.UsageError(
-            f"--run-at {text!r} is not an ISO instant, such as 2030-01-31T08:00+01:00"
-        ) from None
-    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)

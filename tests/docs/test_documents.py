@@ -58,7 +58,7 @@ def forget_roles(server: str) -> Iterator[None]:
     """Drop the role that a document makes: roles outlive their database."""
     yield
     with psycopg.connect(server, autocommit=True) as admin:
-        admin.execute("drop role if exists site_ci")
+        admin.execute("drop role if exists site_ci, docs_ci")
 
 
 def check(document: str, environment: dict[str, str], directory: Path) -> None:
@@ -96,6 +96,11 @@ def test_the_guide_to_schedules_shows_what_happens(environment, tmp_path, monkey
         ("weekly", "once"),
         ("wrong", "once"),
     ]
+
+
+def test_the_operations_guide_shows_what_happens(forget_roles, environment, tmp_path):
+    """Every command of docs/operations.md runs in order and prints what stands there."""
+    check("docs/operations.md", environment, tmp_path)
 
 
 def test_the_first_job_of_the_readme_works(environment, create_database, tmp_path):

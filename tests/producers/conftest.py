@@ -1,5 +1,6 @@
 """SQLAlchemy engines, sessions and an application's own table, on the database of one test."""
 
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.sql import SQL, Identifier
 from sqlalchemy import URL, Engine, NullPool, create_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -86,8 +88,9 @@ def heard(fresh: str) -> Iterator[Callable[[float], list[str]]]:
 
 
 @pytest.fixture
-def lived(fresh: str, clock_of) -> str:
+def lived(fresh: str, clock_of) -> Iterator[str]:
     """The DSN of a queue in which everything has happened once, so that each column has a say."""
+    roles = [f"mq_{uuid.uuid4().hex}" for _ in range(2)]
     clock = clock_of(fresh)
     clock.freeze(datetime(2026, 1, 1, 12, 0, 0, 120_000, tzinfo=UTC))
     with connect(fresh) as queue:
@@ -141,9 +144,36 @@ def lived(fresh: str, clock_of) -> str:
             "defer_schedule('psql', 1, 'no')",
         ):
             queue.connection.execute(f"select moonmind_queue.{statement}")
-        queue.set_limit("kind", "send", 9)
+        queue.set_limit("kind", "other", 9)
         queue.set_limit("concurrency_key", "*", 1)
         queue.pause("codex", "for good")
         queue.connection.execute("insert into moonmind_queue.ready values (1, 999999, 1)")
         queue.pause("claude", "resting", clock.now + timedelta(hours=1))
-    return fresh
+        queue.set_timeout("slow", timedelta(hours=9))
+        queue.set_backoff("flaky", timedelta(minutes=1))
+        queue.register_worker(
+            "three",
+            agents=["idle"],
+            kinds=None,
+            capabilities=[],
+            slots=1,
+            host="here",
+            pid=1,
+            version="1",
+        )
+        queue.enqueue("send", agent="idle", concurrency_key="other")
+        for role in roles:
+            for statement in ("create role {} login", "grant moonmind_worker to {}"):
+                queue.connection.execute(SQL(statement).format(Identifier(role)))
+        names = ["x"]
+        queue.set_policy(
+            roles[0],
+            agents=names,
+            kinds=names,
+            repositories=["a/b"],
+            capabilities=names,
+            workers=names,
+        )
+        yield fresh
+        for role in roles:
+            queue.connection.execute(SQL("drop role {}").format(Identifier(role)))
