@@ -77,3 +77,13 @@ grant execute on function
     moonmind_queue.repair(),
     moonmind_queue.prune(interval, integer)
 to moonmind_operator;
+
+grant select on moonmind_queue.retention_overview
+to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
+
+grant execute on function moonmind_queue.event_cursor(timestamptz), moonmind_queue.read_events(text, integer)
+to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
+
+grant execute on function moonmind_queue.maintain(integer) to moonmind_worker, moonmind_operator;
+
+grant execute on function moonmind_queue.set_retention(interval) to moonmind_operator;

@@ -138,6 +138,13 @@ from moonmind_queue.run_limit;
 comment on view moonmind_queue.limit_overview
 is 'How many jobs may be leased at once, and how many are; * serves every name without a limit of its own.';
 
+create or replace view moonmind_queue.retention_overview as
+select what, keep
+from moonmind_queue.retention;
+
+comment on view moonmind_queue.retention_overview
+is 'How long what has ended is kept before maintain() deletes it; null: for ever. set_retention() says so.';
+
 -- By lane, not by job: a million queued jobs have few lanes.
 create or replace view moonmind_queue.unserved_lane as
 with alive as (

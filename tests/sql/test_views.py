@@ -35,7 +35,7 @@ def test_every_view_has_a_comment_and_so_has_every_function_and_table(db):
     bare = db.execute(
         """
         select relname from pg_class
-        where relnamespace = 'moonmind_queue'::regnamespace and relkind in ('r', 'v')
+        where relnamespace = 'moonmind_queue'::regnamespace and relkind in ('r', 'p', 'v')
           and relname <> 'alembic_version' and obj_description(oid, 'pg_class') is null
         union all
         select proname from pg_proc
