@@ -144,3 +144,45 @@ class Artifact:
     size_bytes: int
     sha256: str
     created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobEvent(Event):
+    """An event among those of all jobs: what its job is, and the cursor to read on with."""
+
+    agent: str
+    kind: str
+    name: str | None
+    key: str | None
+    cursor: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSummary:
+    """One line of a list of jobs: how it stands, without what was asked for and what came of it."""
+
+    id: int
+    state: JobState
+    agent: str
+    kind: str
+    name: str | None
+    key: str | None
+    priority: int
+    attempt: int
+    max_attempts: int
+    run_at: datetime
+    worker: str | None
+    created_at: datetime
+    finished_at: datetime | None
+    error: str | None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "state", JobState(self.state))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Maintained:
+    """What :meth:`Queue.maintain` tidied up, such as ``jobs``, and how many of it."""
+
+    what: str
+    count: int

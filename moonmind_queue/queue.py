@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, LiteralString, ParamSpec, Ty
 import psycopg
 from psycopg.rows import dict_row, tuple_row
 
-from moonmind_queue import _calls, _operations, errors
+from moonmind_queue import _calls, _history, _operations, errors
 from moonmind_queue._calls import SCHEMA, Call
 from moonmind_queue._connection import open_connection
 from moonmind_queue._values import opened, storable, to_json
@@ -222,6 +222,8 @@ class Queue:
     drop_policy = _asks(_operations.drop_policy)
     repair = _asks(_operations.repair)
     prune = _asks(_operations.prune)
+    maintain = _asks(_history.maintain)
+    set_retention = _asks(_history.set_retention)
 
     # --- be a worker -----------------------------------------------------------------------
 
@@ -291,6 +293,10 @@ class Queue:
 
     get = _asks(_calls.get)
     history = _asks(_calls.history)
+    list_jobs = _asks(_history.list_jobs)
+    count_jobs = _asks(_history.count_jobs)
+    event_cursor = _asks(_history.event_cursor)
+    read_events = _asks(_history.read_events)
 
     def artifacts(self, job_id: int) -> list[Artifact]:
         """Return the artifacts of a job, newest first; raises ``JobNotFound``."""

@@ -16,6 +16,7 @@ returns table (what text, count bigint)
 language plpgsql
 security definer
 set search_path = moonmind_queue, pg_temp
+set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare

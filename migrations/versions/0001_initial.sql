@@ -3040,6 +3040,7 @@ returns table (what text, count bigint)
 language plpgsql
 security definer
 set search_path = moonmind_queue, pg_temp
+set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare
@@ -3823,6 +3824,8 @@ comment on function moonmind_queue.retry(bigint) is 'Let a final or blocked job 
 -- <<<
 -- >>> sql/see_worker.sql
 -- see_worker(id, stopped) → void; the process is alive, or says that it ends.
+--
+-- Errors    22023 a process that is not registered, or was away for so long that maintain() forgot it.
 create or replace function moonmind_queue.see_worker(p_id bigint, p_stopped boolean default false)
 returns void
 language plpgsql
@@ -3835,6 +3838,9 @@ begin
     update worker
     set seen_at = _now(), stopped_at = case when p_stopped then _now() end
     where id = p_id;
+    if not found then
+        raise exception 'worker process % is not registered', p_id using errcode = 'invalid_parameter_value';
+    end if;
     if p_stopped then
         perform doze(p_id, false);
     end if;

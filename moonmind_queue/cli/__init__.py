@@ -50,6 +50,7 @@ for _command in (
     inspect.workers,
     inspect.status,
     operate.prune,
+    operate.maintain,
     operate.settings,
 ):
     cli.add_command(_command)

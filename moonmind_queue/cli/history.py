@@ -7,94 +7,103 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moonmind_queue.cli.output import EVENT_STYLES, console, json_option, opened, print_json
+from moonmind_queue.cli.output import (
+    EVENT_STYLES,
+    console,
+    json_option,
+    opened,
+    print_json,
+    read_age,
+)
 
 if TYPE_CHECKING:
+    from moonmind_queue.model import Event
     from moonmind_queue.queue import Queue
 
 FOLLOW_SECONDS = 0.25
-LATE_COMMITS = timedelta(seconds=30)
 # What a line has room for; --json has everything.
 TELLING = ("attempt", "attempts", "retry_at", "exit_code", "size_bytes", "thread_id", "error")
+FIELDS = ("job_id", "seq", "type", "level", "message", "data", "worker", "at")
 
 
 @click.command()
 @click.argument("job", type=int, required=False)
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended, or Ctrl-C.")
+@click.option("--since", metavar="AGE", help="Of all jobs, from so long ago on, such as 2h or 30d.")
 @json_option
-def events(job: int | None, follow: bool, as_json: bool) -> None:
+def events(job: int | None, follow: bool, since: str | None, as_json: bool) -> None:
     """Print the history of JOB, or the latest events of all jobs; JSON comes a line each.
+
+    Followed, no event is missed and none comes twice, however late its transaction commits.
 
     \b
     Examples:
       moonmind-queue events 7 -f
+      moonmind-queue events --since 2h
       moonmind-queue events --follow --json
     """
+    if job is not None and since is not None:
+        raise click.UsageError("--since is for the events of all jobs, not of one")
+    age = None if since is None else read_age("--since", since)
     with opened() as queue:
         stream = (
-            _all_events(queue, follow=follow) if job is None else _events_of(queue, job, follow)
+            _all_events(queue, age, follow=follow)
+            if job is None
+            else _events_of(queue, job, follow)
         )
         for event in stream:
+            row = {name: getattr(event, name) for name in FIELDS}
             if as_json:
-                print_json(event)
+                print_json(row)
             else:
-                _print_event(event, with_job=job is None)
+                _print_event(row, with_job=job is None)
 
 
-def _events_of(queue: "Queue", job: int, follow: bool) -> Iterator[dict[str, Any]]:
+def _events_of(queue: "Queue", job: int, follow: bool) -> Iterator["Event"]:
     seen = 0
     while True:
         # Read the state first: once it is final, one more look has the whole history.
         final = queue.get(job).state.final
         while page := queue.history(job, after=seen):
-            for event in page:
-                yield {name: getattr(event, name) for name in event.__slots__}
+            yield from page
             seen = page[-1].seq
         if not follow or final:
             return
         time.sleep(FOLLOW_SECONDS)
 
 
-def _all_events(queue: "Queue", *, follow: bool) -> Iterator[dict[str, Any]]:
-    """Yield recent events, then new ones.
-
-    Events carry the time at which they were written, not committed: those of a transaction that
-    stays open for longer than ``LATE_COMMITS`` are missed here, and only here.
-    """
-    rows = queue.select(
-        """
-        select * from (
-            select job_id, seq, type, level, message, data, worker, at
-            from moonmind_queue.job_history
-            where at > moonmind_queue._now() - interval '1 day'
-            order by at desc, job_id desc, seq desc
-            limit 50
-        ) as latest
-        order by at, job_id, seq
-        """
-    )
-    since = queue.select("select moonmind_queue._now() as at")[0]["at"] - LATE_COMMITS
-    seen: dict[tuple[int, int], datetime] = {}
+def _all_events(queue: "Queue", age: timedelta | None, *, follow: bool) -> Iterator["Event"]:
+    cursor = queue.event_cursor(_start(queue, age))
     while True:
-        for row in rows:
-            if (row["job_id"], row["seq"]) not in seen:
-                seen[row["job_id"], row["seq"]] = row["at"]
-                yield row
+        while page := queue.read_events(cursor):
+            yield from page
+            cursor = page[-1].cursor
         if not follow:
             return
         time.sleep(FOLLOW_SECONDS)
-        rows = queue.select(
-            """
-            select job_id, seq, type, level, message, data, worker, at
-            from moonmind_queue.job_history
-            where at > %(since)s
-            order by at, job_id, seq
-            """,
-            since=since,
-        )
-        if rows:
-            since = max(since, rows[-1]["at"] - LATE_COMMITS)
-        seen = {key: at for key, at in seen.items() if at > since}
+
+
+def _start(queue: "Queue", age: timedelta | None) -> datetime | None:
+    """Return when the fiftieth of the latest events was, or when ``age`` ago was."""
+    [row] = queue.select(
+        """
+        select case
+            when %(age)s::interval is not null then moonmind_queue._now() - %(age)s
+            else (
+                select min(at) from (
+                    select at
+                    from moonmind_queue.job_history
+                    where at > moonmind_queue._now() - interval '1 day'
+                    order by at desc
+                    limit 50
+                ) as latest
+            )
+        end as at
+        """,
+        age=age,
+    )
+    at: datetime | None = row["at"]
+    return at
 
 
 def _print_event(event: dict[str, Any], *, with_job: bool) -> None:

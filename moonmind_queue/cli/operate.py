@@ -1,13 +1,13 @@
 """Commands that change the schema or step into a job's life."""
 
 import os
-import re
-from datetime import timedelta
 from typing import Any
 
 import click
 
-from moonmind_queue.cli.output import json_option, opened, print_json, print_table
+from moonmind_queue.cli.output import json_option, opened, print_json, print_table, read_age
+
+BATCH = 1000  # jobs that one transaction deletes
 
 
 @click.command()
@@ -33,6 +33,8 @@ def migrate(print_only: bool) -> None:
     before = migrations.current(dsn)
     migrations.upgrade(dsn)
     after = migrations.current(dsn)
+    with opened() as queue:
+        queue.maintain()  # the months of the history that begins now
     click.echo(
         f"the schema is at revision {after} already"
         if before == after
@@ -100,7 +102,7 @@ def prune(older_than: str, as_json: bool) -> None:
     Example:
       moonmind-queue prune --older-than 30d
     """
-    age = _age(older_than)
+    age = read_age("--older-than", older_than)
     total = 0
     with opened() as queue:
         while deleted := queue.prune(age):
@@ -112,6 +114,30 @@ def prune(older_than: str, as_json: bool) -> None:
         print_json({"deleted": total})
     else:
         click.echo(f"{total} jobs deleted that ended more than {older_than} ago")
+
+
+@click.command()
+@json_option
+def maintain(as_json: bool) -> None:
+    """Delete what is older than its retention and make the partitions that are needed soon.
+
+    Workers do this once an hour; it is for cron where no worker runs. Live jobs are never touched.
+
+    \b
+    Example:
+      moonmind-queue maintain
+    """
+    total: dict[str, int] = {}
+    with opened() as queue:
+        more = True
+        while more:
+            done = {each.what: each.count for each in queue.maintain(BATCH)}
+            total = {what: total.get(what, 0) + done.get(what, 0) for what in {**total, **done}}
+            more = done.get("jobs", 0) >= BATCH
+    if as_json:
+        print_json(total)
+    else:
+        click.echo(", ".join(f"{what}: {n}" for what, n in total.items()) or "nothing to do")
 
 
 @click.command()
@@ -132,11 +158,3 @@ def _say(job: int, told: str, record: dict[str, Any], *, as_json: bool) -> None:
         print_json(record)
     else:
         click.echo(f"job {job} is {told}")
-
-
-def _age(text: str) -> timedelta:
-    units = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
-    match = re.fullmatch(r"(\d+)\s*([dhms])", text.strip())
-    if not match:
-        raise click.UsageError(f"--older-than {text!r} is not an age such as 30d, 12h or 90m")
-    return timedelta(**{units[match[2]]: int(match[1])})

@@ -1,6 +1,7 @@
 """How commands reach the database and print: tables for people, JSON for programs."""
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -124,6 +125,15 @@ def duration(length: timedelta) -> str:
     if seconds >= 60:
         return f"{seconds // 60} min {seconds % 60} s"
     return f"{length.total_seconds():.1f} s" if seconds < 10 else f"{seconds} s"
+
+
+def read_age(option: str, text: str) -> timedelta:
+    """Return the length of time that an option was given."""
+    units = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
+    match = re.fullmatch(r"(\d+)\s*([dhms])", text.strip())
+    if not match:
+        raise click.UsageError(f"{option} {text!r} is not an age such as 30d, 12h or 90m")
+    return timedelta(**{units[match[2]]: int(match[1])})
 
 
 def size(number: int) -> str:

@@ -212,6 +212,28 @@ def test_workers_are_live_stale_or_stopped(queue, db, clock):
     }  # fmt: skip
 
 
+def test_a_worker_that_starts_again_under_its_name_is_told_from_the_one_before(queue, db, clock):
+    """The new process is live while the old one goes stale; each lease stays with its token."""
+    register(queue, "w")
+    queue.enqueue("k")
+    [old] = queue.claim("w", lease=HOUR)
+    clock.advance(MINUTE)
+    new = register(queue, "w")
+    queue.enqueue("k")
+    [mine] = queue.claim("w", lease=HOUR)
+    clock.advance(2 * MINUTE)
+    queue.see_worker(new)
+
+    queue.renew([mine], 2 * HOUR)
+
+    status = rows(db, "select status from moonmind_queue.worker_overview order by id")
+    assert [row["status"] for row in status] == ["stale", "live"]
+    ends = rows(db, "select token, expires_at from moonmind_queue.lease order by job_id")
+    assert [row["token"] for row in ends] == [old.token, mine.token]
+    assert ends[0]["expires_at"] == old.expires_at
+    assert ends[1]["expires_at"] > mine.expires_at
+
+
 def test_a_worker_is_shown_with_what_it_offers_and_holds(queue, db):
     """Two starts of one name are two rows."""
     register(queue, "w")
