@@ -57,12 +57,13 @@ def count_jobs(
     )
 
 
-def event_cursor(since: datetime | None = None) -> Call[str]:
-    """Return where :meth:`read_events` begins: at ``since``, or (``None``) with what comes now.
+def event_cursor(since: datetime | None = None, last: int = 0) -> Call[str]:
+    """Return where :meth:`read_events` begins: at ``since``, or with what comes now.
 
+    Then the ``last`` events that there are already come before it.
     ``datetime.min`` with a time zone begins with the oldest event that is kept.
     """
-    return value("event_cursor", str, since=since)
+    return value("event_cursor", str, since=since, last=last)
 
 
 def read_events(cursor: str, limit: int = 1000) -> Call[list[JobEvent]]:

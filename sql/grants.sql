@@ -81,7 +81,7 @@ to moonmind_operator;
 grant select on moonmind_queue.retention_overview
 to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 
-grant execute on function moonmind_queue.event_cursor(timestamptz), moonmind_queue.read_events(text, integer)
+grant execute on function moonmind_queue.event_cursor(timestamptz, integer), moonmind_queue.read_events(text, integer)
 to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 
 grant execute on function moonmind_queue.maintain(integer) to moonmind_worker, moonmind_operator;

@@ -67,10 +67,8 @@ begin
     -- A transaction that was prepared meanwhile goes by another name: all prepared ones count.
     if not v_writers && v_writing and not exists (select from unnest(v_writing) as name where name like '-1/%') then
         v_left := v_left - int8multirange(int8range(null, least(v_mark, v_to), '[]'));
-        if v_to >= v_mark then
-            v_mark := v_high;
-            v_writers := v_writing;
-        end if;
+        v_mark := v_high;
+        v_writers := v_writing;
     end if;
 
     return query

@@ -207,7 +207,6 @@ create table moonmind_queue.event (
 )
 partition by range (at);
 
-create index event_at_idx on moonmind_queue.event using brin (at);
 create index event_pos_idx on moonmind_queue.event (pos);
 
 -- Takes what no month has been made for, so that no insert ever fails; maintain() makes months.

@@ -22,11 +22,11 @@ comment on view moonmind_queue.job_overview is 'Every job with its lease and its
 
 create or replace view moonmind_queue.job_history as
 select event.job_id, event.seq, event.at, event.type, event.level, event.message, event.worker,
-       event.data, job.agent, job.kind, job.name, job.key
+       event.data, job.agent, job.kind, job.name, job.key, event.pos
 from moonmind_queue.event
 join moonmind_queue.job on job.id = event.job_id;
 
-comment on view moonmind_queue.job_history is 'What happened, event by event; order by job_id, seq or by at.';
+comment on view moonmind_queue.job_history is 'What happened, event by event; order by job_id, seq or by pos.';
 
 create or replace view moonmind_queue.job_artifact as
 select id, job_id, attempt, name, content_type, size_bytes, sha256, created_at

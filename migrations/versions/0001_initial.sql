@@ -208,7 +208,6 @@ create table moonmind_queue.event (
 )
 partition by range (at);
 
-create index event_at_idx on moonmind_queue.event using brin (at);
 create index event_pos_idx on moonmind_queue.event (pos);
 
 -- Takes what no month has been made for, so that no insert ever fails; maintain() makes months.
@@ -2937,12 +2936,14 @@ comment on function moonmind_queue.enqueue_many(jsonb)
 is 'Add many jobs in one call, dependencies among them included.';
 -- <<<
 -- >>> sql/event_cursor.sql
--- event_cursor(since) → a cursor for read_events(): from the first event of that time on, or (null) from now on.
+-- event_cursor(since, last) → a cursor for read_events(): from the first event of that time on; or
+-- (null) with what comes now, after the last ones.
 --
 -- Contract
---   * '-infinity' starts with the oldest event that is kept.
+--   * '-infinity' starts with the oldest event that is kept. Another time reads the months since
+--     then once; last does not.
 --   * What has a lower number than the first event and is not committed yet is not read.
-create or replace function moonmind_queue.event_cursor(p_since timestamptz default null)
+create or replace function moonmind_queue.event_cursor(p_since timestamptz default null, p_last integer default 0)
 returns text
 language plpgsql
 security definer
@@ -2952,15 +2953,20 @@ declare
     v_high  constant bigint := coalesce(pg_sequence_last_value('moonmind_queue.event_pos_seq'), 0);
     v_first bigint;
 begin
-    if p_since is not null then
+    if p_since = '-infinity' then
+        v_first := 1;
+    elsif p_since is not null then
         with recent as materialized (select pos from event where at >= p_since)
         select min(pos) into v_first from recent;
+    else
+        with latest as materialized (select pos from event order by pos desc limit p_last)
+        select min(pos) into v_first from latest;
     end if;
     return format('{[%s,)}', coalesce(v_first, v_high + 1));
 end;
 $$;
 
-comment on function moonmind_queue.event_cursor(timestamptz) is 'Where to begin to read the events of all jobs.';
+comment on function moonmind_queue.event_cursor(timestamptz, integer) is 'Where to begin to read the events of all jobs.';
 -- <<<
 -- >>> sql/fail.sql
 -- fail(job, token, error, outcome, retry_in) → the job's new state.
@@ -3442,10 +3448,8 @@ begin
     -- A transaction that was prepared meanwhile goes by another name: all prepared ones count.
     if not v_writers && v_writing and not exists (select from unnest(v_writing) as name where name like '-1/%') then
         v_left := v_left - int8multirange(int8range(null, least(v_mark, v_to), '[]'));
-        if v_to >= v_mark then
-            v_mark := v_high;
-            v_writers := v_writing;
-        end if;
+        v_mark := v_high;
+        v_writers := v_writing;
     end if;
 
     return query
@@ -4122,11 +4126,11 @@ comment on view moonmind_queue.job_overview is 'Every job with its lease and its
 
 create or replace view moonmind_queue.job_history as
 select event.job_id, event.seq, event.at, event.type, event.level, event.message, event.worker,
-       event.data, job.agent, job.kind, job.name, job.key
+       event.data, job.agent, job.kind, job.name, job.key, event.pos
 from moonmind_queue.event
 join moonmind_queue.job on job.id = event.job_id;
 
-comment on view moonmind_queue.job_history is 'What happened, event by event; order by job_id, seq or by at.';
+comment on view moonmind_queue.job_history is 'What happened, event by event; order by job_id, seq or by pos.';
 
 create or replace view moonmind_queue.job_artifact as
 select id, job_id, attempt, name, content_type, size_bytes, sha256, created_at
@@ -4418,7 +4422,7 @@ to moonmind_operator;
 grant select on moonmind_queue.retention_overview
 to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 
-grant execute on function moonmind_queue.event_cursor(timestamptz), moonmind_queue.read_events(text, integer)
+grant execute on function moonmind_queue.event_cursor(timestamptz, integer), moonmind_queue.read_events(text, integer)
 to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 
 grant execute on function moonmind_queue.maintain(integer) to moonmind_worker, moonmind_operator;

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from moonmind_queue.queue import Queue
 
 FOLLOW_SECONDS = 0.25
+LATEST = 50
 # What a line has room for; --json has everything.
 TELLING = ("attempt", "attempts", "retry_at", "exit_code", "size_bytes", "thread_id", "error")
 FIELDS = ("job_id", "seq", "type", "level", "message", "data", "worker", "at")
@@ -73,7 +74,11 @@ def _events_of(queue: "Queue", job: int, follow: bool) -> Iterator["Event"]:
 
 
 def _all_events(queue: "Queue", age: timedelta | None, *, follow: bool) -> Iterator["Event"]:
-    cursor = queue.event_cursor(_start(queue, age))
+    if age is None:
+        cursor = queue.event_cursor(last=LATEST)
+    else:
+        [now] = queue.select("select moonmind_queue._now() as at")
+        cursor = queue.event_cursor(now["at"] - age)
     while True:
         while page := queue.read_events(cursor):
             yield from page
@@ -81,29 +86,6 @@ def _all_events(queue: "Queue", age: timedelta | None, *, follow: bool) -> Itera
         if not follow:
             return
         time.sleep(FOLLOW_SECONDS)
-
-
-def _start(queue: "Queue", age: timedelta | None) -> datetime | None:
-    """Return when the fiftieth of the latest events was, or when ``age`` ago was."""
-    [row] = queue.select(
-        """
-        select case
-            when %(age)s::interval is not null then moonmind_queue._now() - %(age)s
-            else (
-                select min(at) from (
-                    select at
-                    from moonmind_queue.job_history
-                    where at > moonmind_queue._now() - interval '1 day'
-                    order by at desc
-                    limit 50
-                ) as latest
-            )
-        end as at
-        """,
-        age=age,
-    )
-    at: datetime | None = row["at"]
-    return at
 
 
 def _print_event(event: dict[str, Any], *, with_job: bool) -> None:

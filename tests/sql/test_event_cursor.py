@@ -240,6 +240,16 @@ def test_a_cursor_begins_now_or_at_a_time(queue, clock):
     assert Reader(queue, queue.event_cursor(clock.now + HOUR)).rest() == []
 
 
+@pytest.mark.parametrize("last", [0, 2, 9])
+def test_a_cursor_begins_with_the_last_few(queue, last):
+    """As many as asked for, or all that there are, and then what comes."""
+    jobs = [queue.enqueue("k") for _ in range(3)]
+    cursor = queue.event_cursor(last=last)
+    jobs.append(queue.enqueue("k"))
+
+    assert Reader(queue, cursor).rest() == [(job, 1) for job in jobs[max(0, 3 - last) :]]
+
+
 def test_the_oldest_event_is_where_minus_infinity_is(queue, db):
     """From psql, the whole history in pages."""
     jobs = [queue.enqueue("k") for _ in range(3)]

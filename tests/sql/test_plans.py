@@ -123,6 +123,7 @@ def test_plans_made_while_the_queue_was_empty_stay_good(fresh):
         ("select moonmind_queue._lost_leases(250001)", 60),
         ("select * from moonmind_queue.read_events('{[300001,)} 300000 ')", 60),
         ("select * from moonmind_queue.read_events('{[250001,)} 300000 ', 20)", 300),
+        ("select moonmind_queue.event_cursor(p_last => 50)", 150),
         ("select * from moonmind_queue.maintain()", 400),
     ],
 )
