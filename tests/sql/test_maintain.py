@@ -114,6 +114,23 @@ def test_a_live_jobs_history_stays_whole_over_many_months(queue, clock, types):
     assert types(queue, job.id) == ["created", *["claimed", "released"] * 8]
 
 
+@pytest.mark.parametrize("role", ["moonmind_worker", "moonmind_operator"])
+def test_whoever_may_call_it_needs_no_right_on_tables(queue, db, clock, role):
+    """The months belong to whom the queue belongs to, and no role of ours can touch them."""
+    db.execute("create role tidy login")
+    db.execute(f"grant {role} to tidy")
+    db.execute("set session authorization tidy")
+
+    done = maintain(queue)
+
+    assert done == {"partitions made": 3}
+    assert db.execute(
+        "select count(*), count(distinct relowner) from pg_class where relname ~ '^event(_2026|$)'"
+        " and relkind in ('r', 'p')"
+        " and not has_table_privilege(oid, 'select, insert, update, delete')"
+    ).fetchall() == [(4, 1)]
+
+
 # --- nobody waits ------------------------------------------------------------------------------
 
 

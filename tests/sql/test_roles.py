@@ -15,7 +15,7 @@ ROLES = ["moonmind_producer", "moonmind_worker", "moonmind_operator", "moonmind_
 VIEWS = {
     "job_overview", "job_history", "job_artifact", "artifact_content",
     "worker_overview", "queue_status", "blocked_job",
-    "paused_agent", "limit_overview", "unserved_lane", "queue_fault",
+    "paused_agent", "limit_overview", "unserved_lane", "queue_fault", "retention_overview",
 }  # fmt: skip
 
 
