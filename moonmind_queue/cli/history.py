@@ -43,49 +43,79 @@ def events(job: int | None, follow: bool, since: str | None, as_json: bool) -> N
       moonmind-queue events --since 2h
       moonmind-queue events --follow --json
     """
+    from moonmind_queue._connection import reconnect_delay
+    from moonmind_queue.errors import DatabaseUnavailable
+
     if job is not None and since is not None:
         raise click.UsageError("--since is for the events of all jobs, not of one")
     age = None if since is None else read_age("--since", since)
-    with opened() as queue:
-        stream = (
-            _all_events(queue, age, follow=follow)
-            if job is None
-            else _events_of(queue, job, follow)
-        )
-        for event in stream:
-            row = {name: getattr(event, name) for name in FIELDS}
-            if as_json:
-                print_json(row)
-            else:
-                _print_event(row, with_job=job is None)
-
-
-def _events_of(queue: "Queue", job: int, follow: bool) -> Iterator["Event"]:
-    seen = 0
+    source = _AllJobs(age, follow=follow) if job is None else _OneJob(job, follow=follow)
+    failures = 0
     while True:
-        # Read the state first: once it is final, one more look has the whole history.
-        final = queue.get(job).state.final
-        while page := queue.history(job, after=seen):
-            yield from page
-            seen = page[-1].seq
-        if not follow or final:
+        try:
+            with opened() as queue:
+                failures = 0
+                for event in source.read(queue):
+                    row = {name: getattr(event, name) for name in FIELDS}
+                    if as_json:
+                        print_json(row)
+                    else:
+                        _print_event(row, with_job=job is None)
             return
-        time.sleep(FOLLOW_SECONDS)
+        except DatabaseUnavailable as error:
+            if not follow or not source.begun:
+                raise
+            failures += 1
+            click.echo(f"moonmind-queue: {error}; going on when it is back", err=True)
+            time.sleep(reconnect_delay(failures, 10))
 
 
-def _all_events(queue: "Queue", age: timedelta | None, *, follow: bool) -> Iterator["Event"]:
-    if age is None:
-        cursor = queue.event_cursor(last=LATEST)
-    else:
+class _OneJob:
+    """Reads the history of a job from where it was left, over one connection after the other."""
+
+    def __init__(self, job: int, *, follow: bool) -> None:
+        self._job, self._follow, self._seen = job, follow, 0
+        self.begun = False
+
+    def read(self, queue: "Queue") -> Iterator["Event"]:
+        while True:
+            # Read the state first: once it is final, one more look has the whole history.
+            final = queue.get(self._job).state.final
+            self.begun = True
+            while page := queue.history(self._job, after=self._seen):
+                yield from page
+                self._seen = page[-1].seq
+            if not self._follow or final:
+                return
+            time.sleep(FOLLOW_SECONDS)
+
+
+class _AllJobs:
+    """Reads the events of all jobs from where they were left, as :class:`_OneJob` does."""
+
+    def __init__(self, age: timedelta | None, *, follow: bool) -> None:
+        self._age, self._follow, self._cursor = age, follow, ""
+
+    @property
+    def begun(self) -> bool:
+        return bool(self._cursor)
+
+    def read(self, queue: "Queue") -> Iterator["Event"]:
+        if not self._cursor:
+            self._cursor = self._start(queue)
+        while True:
+            while page := queue.read_events(self._cursor):
+                yield from page
+                self._cursor = page[-1].cursor
+            if not self._follow:
+                return
+            time.sleep(FOLLOW_SECONDS)
+
+    def _start(self, queue: "Queue") -> str:
+        if self._age is None:
+            return queue.event_cursor(last=LATEST)
         [now] = queue.select("select moonmind_queue._now() as at")
-        cursor = queue.event_cursor(now["at"] - age)
-    while True:
-        while page := queue.read_events(cursor):
-            yield from page
-            cursor = page[-1].cursor
-        if not follow:
-            return
-        time.sleep(FOLLOW_SECONDS)
+        return queue.event_cursor(now["at"] - self._age)
 
 
 def _print_event(event: dict[str, Any], *, with_job: bool) -> None:

@@ -265,6 +265,36 @@ def test_events_of_all_jobs_followed_miss_nothing_that_commits_late(fresh, look)
         assert follower.communicate(timeout=20)[0] == ""
 
 
+@pytest.mark.parametrize("job", [(), ("1",)], ids=["all jobs", "one job"])
+def test_events_go_on_where_they_were_after_the_connection_was_lost(fresh, look, job):
+    """The server drops the follower: it comes back, loses nothing and repeats nothing."""
+    look("select moonmind_queue.enqueue('noop')")
+    follower = subprocess.Popen(
+        [sys.executable, "-u", "-m", "moonmind_queue", "events", *job, "-f", "--json"],
+        env={**os.environ, "DATABASE_URL": fresh},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    told: list[int] = []
+    try:
+        for _ in range(3):
+            told.append(json.loads(follower.stdout.readline())["seq"])
+            dropped = look(
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where application_name = 'moonmind-queue cli' and datname = current_database()"
+            )
+            look("select moonmind_queue.retry(1) from moonmind_queue.cancel(1)")
+            assert dropped == [True]
+            assert "going on when it is back" in follower.stderr.readline()
+            told.append(json.loads(follower.stdout.readline())["seq"])
+    finally:
+        follower.terminate()
+        follower.communicate(timeout=20)
+
+    assert told == list(range(1, 7))
+
+
 def test_maintain_says_what_it_did(run, fresh, clock_of, look):
     """Batch by batch until nothing is left; the second time there is nothing to do."""
     look("select moonmind_queue.enqueue('noop') from generate_series(1, 3)")
