@@ -66,7 +66,8 @@ def events(job: int | None, follow: bool, since: str | None, as_json: bool) -> N
             if not follow or not source.begun:
                 raise
             failures += 1
-            click.echo(f"moonmind-queue: {error}; going on when it is back", err=True)
+            reason = str(error).partition("\n")[0]
+            click.echo(f"moonmind-queue: {reason}; going on when it is back", err=True)
             time.sleep(reconnect_delay(failures, 10))
 
 
