@@ -283,3 +283,20 @@ def test_an_old_snapshot_is_refused(here, session):
 
     assert caught.value.__cause__.sqlstate == "25000"
     assert not isinstance(caught.value, InvalidArgument)
+
+
+def test_signs_of_life_are_columns_and_no_events(queue, clock):
+    """However often a lease is renewed and a process is seen, there is nothing to read."""
+    process = queue.register_worker(
+        "w", agents=None, kinds=None, capabilities=[], slots=1, host="h", pid=1, version="1"
+    )
+    queue.enqueue("k")
+    held = queue.claim("w")
+    cursor = queue.event_cursor()
+    for _ in range(5):
+        clock.advance(timedelta(seconds=30))
+        queue.renew(held, HOUR)
+        queue.see_worker(process)
+
+    assert queue.read_events(cursor) == []
+    assert [event.type for event in queue.history(held[0].id)] == ["created", "claimed"]
