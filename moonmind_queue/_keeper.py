@@ -17,7 +17,7 @@ import structlog
 
 from moonmind_queue._attempt import Attempt
 from moonmind_queue._connection import reconnect_delay
-from moonmind_queue.errors import QueueError
+from moonmind_queue.errors import InvalidArgument, QueueError
 from moonmind_queue.queue import Queue, connect
 
 log = structlog.get_logger()
@@ -123,7 +123,11 @@ class Keeper:
                         attempt.context.stop.set()
                 elif attempt in current:  # not one that ended meanwhile
                     attempt.lose("the database no longer knows this lease")
-        queue.see_worker(self._sign_on(queue))
+        try:
+            queue.see_worker(self._sign_on(queue))
+        except InvalidArgument:  # forgotten: a week without a word, or a restored database
+            self.worker_id = None
+            self._sign_on(queue)
 
     def _watch(self) -> None:
         while not self._done.wait(min(1.0, self._lease.total_seconds() / 10)):

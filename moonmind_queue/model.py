@@ -44,6 +44,45 @@ def plain(value: Any) -> Any:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JobSummary:
+    """A job as lists have it: all of :class:`Job` but payload and result."""
+
+    id: int
+    key: str | None
+    name: str | None
+    agent: str
+    kind: str
+    state: JobState
+    priority: int
+    run_at: datetime
+    attempt: int
+    max_attempts: int
+    error: str | None
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    capabilities: list[str]
+    worker: str | None
+    lease_expires_at: datetime | None
+    cancel_requested: bool
+    after: list[int]
+    timeout: timedelta | None
+    expires_at: datetime | None
+    on_dependency_failure: str
+    concurrency_key: str | None
+    repository: str | None
+    deadline_at: datetime | None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "state", JobState(self.state))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON has it everywhere: the ``summary`` of ``job_document``."""
+        return {field.name: plain(getattr(self, field.name)) for field in fields(self)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One row of ``job_overview``: what was asked for, how it stands and who has it."""
 
@@ -202,3 +241,22 @@ class Schedule:
     last_job_id: int | None
     job: dict[str, Any]
     error: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobEvent(Event):
+    """An event among those of all jobs: what its job is, and the cursor to read on with."""
+
+    agent: str
+    kind: str
+    name: str | None
+    key: str | None
+    cursor: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Maintained:
+    """What :meth:`Queue.maintain` tidied up, such as ``jobs``, and how many of it."""
+
+    what: str
+    count: int

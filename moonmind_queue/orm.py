@@ -203,6 +203,7 @@ class JobHistory(View):
     kind: Mapped[str]
     name: Mapped[str | None]
     key: Mapped[str | None]
+    pos: Mapped[BigInt]
 
 
 class JobArtifact(View):
@@ -390,3 +391,12 @@ class RoleOverview(View):
     workers: Mapped[list[str] | None]
     connections: Mapped[BigInt]
     made_here: Mapped[bool]
+
+
+class RetentionOverview(View):
+    """How long something is kept that has ended; without ``keep``, for ever."""
+
+    __tablename__ = "retention_overview"
+
+    what: Mapped[str] = mapped_column(primary_key=True)
+    keep: Mapped[timedelta | None]

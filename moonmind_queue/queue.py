@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, LiteralString, TypeVar
 import psycopg
 from psycopg.rows import dict_row, tuple_row
 
-from moonmind_queue import _calls, _operations, _scheduling, errors
+from moonmind_queue import _calls, _history, _operations, _scheduling, errors
 from moonmind_queue._calls import SCHEMA, Call
 from moonmind_queue._connection import open_connection
 from moonmind_queue._values import opened, storable, to_json
@@ -214,6 +214,8 @@ class Queue:
     drop_policy = _calls.method(_operations.drop_policy)
     repair = _calls.method(_operations.repair)
     prune = _calls.method(_operations.prune)
+    maintain = _calls.method(_history.maintain)
+    set_retention = _calls.method(_history.set_retention)
 
     # --- repeat ----------------------------------------------------------------------------
 
@@ -315,6 +317,10 @@ class Queue:
 
     get = _calls.method(_calls.get)
     history = _calls.method(_calls.history)
+    list_jobs = _calls.method(_history.list_jobs)
+    count_jobs = _calls.method(_history.count_jobs)
+    event_cursor = _calls.method(_history.event_cursor)
+    read_events = _calls.method(_history.read_events)
 
     def artifacts(self, job_id: int) -> list[Artifact]:
         """Return the artifacts of a job, newest first; raises ``JobNotFound``."""

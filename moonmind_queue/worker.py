@@ -7,6 +7,7 @@ Threads, each with a connection of its own:
     leases        renews every lease in one call, whatever the jobs do       (``_keeper``)
     watchdog      stops work whose lease could not be renewed in time        (``_keeper``)
     listen        turns notifications into wake-ups                          (``_listener``)
+    maintain      deletes what is too old, once an hour                      (``_caretaker``)
 
 Only the caller's thread claims and reports, so there is one place that waits for a database that
 is away: what ended meanwhile is reported when it is back.
@@ -23,6 +24,7 @@ import structlog
 from psycopg_pool import ConnectionPool
 
 from moonmind_queue._attempt import Attempt, Ending, Pool
+from moonmind_queue._caretaker import Caretaker
 from moonmind_queue._connection import (
     connection_options,
     prepare_only_directly,
@@ -105,6 +107,7 @@ class Worker:
         self._asleep = False  # whether the database knows that we wait to be notified, and
         self._horizon: int | None = None  # until when others may not have seen that
         self._nap = NAP
+        self._caretaker = Caretaker(dsn)
         self._keeper = Keeper(
             dsn,
             name=name,
@@ -147,6 +150,7 @@ class Worker:
         self._pool.open()
         self._keeper.start()
         self._listener.start()
+        self._caretaker.start()
         log.info("worker.started", worker=self._name, kinds=sorted(self._executors))
         failures = 0
         try:
@@ -160,6 +164,7 @@ class Worker:
                     log.warning("worker.unreachable", error=str(error), failures=failures)
                     self._pause(reconnect_delay(failures, 30))
         finally:
+            self._caretaker.stop()
             self._listener.stop()
             self._keeper.stop()
             self._pool.close(timeout=1)
@@ -220,7 +225,10 @@ class Worker:
         worker_id = self._keeper.worker_id
         if asleep == self._asleep or worker_id is None or (asleep and not self._listener.listening):
             return
-        queue.doze(worker_id, asleep)
+        try:
+            queue.doze(worker_id, asleep)
+        except InvalidArgument:  # forgotten: the keeper signs on anew
+            return
         self._asleep, self._horizon, self._nap = asleep, 0 if asleep else None, NAP
 
     def _heard_nothing(self) -> None:

@@ -96,3 +96,12 @@ grant execute on function
     moonmind_queue.pause_schedule(text, boolean),
     moonmind_queue.run_schedule_now(text)
 to moonmind_operator;
+grant select on moonmind_queue.retention_overview
+to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
+
+grant execute on function moonmind_queue.event_cursor(timestamptz, integer), moonmind_queue.read_events(text, integer)
+to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
+
+grant execute on function moonmind_queue.maintain(integer) to moonmind_worker, moonmind_operator;
+
+grant execute on function moonmind_queue.set_retention(interval) to moonmind_operator;

@@ -80,6 +80,9 @@ with (fillfactor = 80);
 
 create unique index job_key_idx on moonmind_queue.job (key) where key is not null;
 
+-- created_at never changes, so that this costs no update; it finds what is old enough to go.
+create index job_created_idx on moonmind_queue.job using brin (created_at);
+
 comment on table moonmind_queue.job is 'One row per job: what was asked for and how it stands.';
 comment on column moonmind_queue.job.key is 'Given by the producer; a second job with the same key is the same job.';
 comment on column moonmind_queue.job.agent is 'Who is to do it; workers claim for the agents they serve.';
@@ -180,6 +183,8 @@ comment on column moonmind_queue.lease.deadline_at is 'When the attempt has take
 comment on column moonmind_queue.lease.lane_id is 'Of its job: what run_limit counts.';
 comment on column moonmind_queue.lease.cancel_requested_at is 'Set when somebody asked for the running job to be cancelled.';
 
+create sequence moonmind_queue.event_pos_seq;
+
 create table moonmind_queue.event (
     job_id  bigint      not null,
     seq     integer     not null,
@@ -189,13 +194,22 @@ create table moonmind_queue.event (
     message text        not null default '',
     worker  text,
     data    jsonb,
-    primary key (job_id, seq),
+    pos     bigint      not null default nextval('moonmind_queue.event_pos_seq'),
+    -- seq alone is unique in a job, for it is counted under the job's row lock; PostgreSQL wants
+    -- the column that partitions are made by in every key.
+    primary key (job_id, seq, at),
     constraint event_level_is_known check (level in ('debug', 'info', 'warn', 'error'))
-);
+)
+partition by range (at);
 
-create index event_at_idx on moonmind_queue.event using brin (at);
+create index event_pos_idx on moonmind_queue.event (pos);
 
+-- Takes what no month has been made for, so that no insert ever fails; maintain() makes months.
+create table moonmind_queue.event_default partition of moonmind_queue.event default;
+
+comment on table moonmind_queue.event_default is 'Events of months without a partition of their own.';
 comment on table moonmind_queue.event is 'The history: append-only, numbered from 1 without gaps for each job.';
+comment on column moonmind_queue.event.pos is 'Where it stands among the events of all jobs; with gaps, and not in the order of commits: see read_events().';
 comment on column moonmind_queue.event.worker is 'Who did it: a worker, or the database role of a producer or operator.';
 
 create table moonmind_queue.artifact (
@@ -382,3 +396,15 @@ comment on column moonmind_queue.schedule.last_job_id is 'The latest job, by occ
 comment on column moonmind_queue.schedule.error is 'Why no occurrence could be computed or enqueued.';
 comment on column moonmind_queue.schedule.retry_at is 'After an error: no worker looks before.';
 comment on column moonmind_queue.schedule.due_at is 'When a worker has to look at it; null while it is paused.';
+
+create table moonmind_queue.retention (
+    what text primary key,
+    keep interval,
+    constraint retention_is_positive check (keep > interval '0')
+);
+
+comment on table moonmind_queue.retention
+is 'How long maintain() keeps what has ended, with its history and artifacts; null: for ever.';
+
+insert into moonmind_queue.retention (what, keep)
+values ('job', interval '90 days');

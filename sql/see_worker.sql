@@ -1,6 +1,7 @@
 -- see_worker(id, stopped) → void; the process is alive, or says that it ends.
 --
 -- Errors    MQ004 a worker that the login's policy does not list.
+-- Errors    22023 a process that is not registered, or was away for so long that maintain() forgot it.
 create or replace function moonmind_queue.see_worker(p_id bigint, p_stopped boolean default false)
 returns void
 language plpgsql
@@ -14,6 +15,9 @@ begin
     update worker
     set seen_at = _now(), stopped_at = case when p_stopped then _now() end
     where id = p_id;
+    if not found then
+        raise exception 'worker process % is not registered', p_id using errcode = 'invalid_parameter_value';
+    end if;
     if p_stopped then
         perform doze(p_id, false);
     end if;

@@ -61,11 +61,11 @@ comment on view moonmind_queue.job_document is 'Every job as one JSON object: wh
 
 create or replace view moonmind_queue.job_history as
 select event.job_id, event.seq, event.at, event.type, event.level, event.message, event.worker,
-       event.data, job.agent, job.kind, job.name, job.key
+       event.data, job.agent, job.kind, job.name, job.key, event.pos
 from moonmind_queue.event
 join moonmind_queue.job on job.id = event.job_id;
 
-comment on view moonmind_queue.job_history is 'What happened, event by event; order by job_id, seq or by at.';
+comment on view moonmind_queue.job_history is 'What happened, event by event; order by job_id, seq or by pos.';
 
 create or replace view moonmind_queue.job_artifact as
 select id, job_id, attempt, name, content_type, size_bytes, sha256, created_at
@@ -176,6 +176,13 @@ from moonmind_queue.run_limit;
 
 comment on view moonmind_queue.limit_overview
 is 'How many jobs may be leased at once, and how many are; * serves every name without a limit of its own.';
+
+create or replace view moonmind_queue.retention_overview as
+select what, keep
+from moonmind_queue.retention;
+
+comment on view moonmind_queue.retention_overview
+is 'How long what has ended is kept before maintain() deletes it; null: for ever. set_retention() says so.';
 
 -- By lane, not by job: a million queued jobs have few lanes.
 create or replace view moonmind_queue.unserved_lane as

@@ -81,6 +81,9 @@ with (fillfactor = 80);
 
 create unique index job_key_idx on moonmind_queue.job (key) where key is not null;
 
+-- created_at never changes, so that this costs no update; it finds what is old enough to go.
+create index job_created_idx on moonmind_queue.job using brin (created_at);
+
 comment on table moonmind_queue.job is 'One row per job: what was asked for and how it stands.';
 comment on column moonmind_queue.job.key is 'Given by the producer; a second job with the same key is the same job.';
 comment on column moonmind_queue.job.agent is 'Who is to do it; workers claim for the agents they serve.';
@@ -181,6 +184,8 @@ comment on column moonmind_queue.lease.deadline_at is 'When the attempt has take
 comment on column moonmind_queue.lease.lane_id is 'Of its job: what run_limit counts.';
 comment on column moonmind_queue.lease.cancel_requested_at is 'Set when somebody asked for the running job to be cancelled.';
 
+create sequence moonmind_queue.event_pos_seq;
+
 create table moonmind_queue.event (
     job_id  bigint      not null,
     seq     integer     not null,
@@ -190,13 +195,22 @@ create table moonmind_queue.event (
     message text        not null default '',
     worker  text,
     data    jsonb,
-    primary key (job_id, seq),
+    pos     bigint      not null default nextval('moonmind_queue.event_pos_seq'),
+    -- seq alone is unique in a job, for it is counted under the job's row lock; PostgreSQL wants
+    -- the column that partitions are made by in every key.
+    primary key (job_id, seq, at),
     constraint event_level_is_known check (level in ('debug', 'info', 'warn', 'error'))
-);
+)
+partition by range (at);
 
-create index event_at_idx on moonmind_queue.event using brin (at);
+create index event_pos_idx on moonmind_queue.event (pos);
 
+-- Takes what no month has been made for, so that no insert ever fails; maintain() makes months.
+create table moonmind_queue.event_default partition of moonmind_queue.event default;
+
+comment on table moonmind_queue.event_default is 'Events of months without a partition of their own.';
 comment on table moonmind_queue.event is 'The history: append-only, numbered from 1 without gaps for each job.';
+comment on column moonmind_queue.event.pos is 'Where it stands among the events of all jobs; with gaps, and not in the order of commits: see read_events().';
 comment on column moonmind_queue.event.worker is 'Who did it: a worker, or the database role of a producer or operator.';
 
 create table moonmind_queue.artifact (
@@ -383,6 +397,18 @@ comment on column moonmind_queue.schedule.last_job_id is 'The latest job, by occ
 comment on column moonmind_queue.schedule.error is 'Why no occurrence could be computed or enqueued.';
 comment on column moonmind_queue.schedule.retry_at is 'After an error: no worker looks before.';
 comment on column moonmind_queue.schedule.due_at is 'When a worker has to look at it; null while it is paused.';
+
+create table moonmind_queue.retention (
+    what text primary key,
+    keep interval,
+    constraint retention_is_positive check (keep > interval '0')
+);
+
+comment on table moonmind_queue.retention
+is 'How long maintain() keeps what has ended, with its history and artifacts; null: for ever.';
+
+insert into moonmind_queue.retention (what, keep)
+values ('job', interval '90 days');
 -- <<<
 -- >>> sql/_add_needs.sql
 -- _add_needs(jobs, keys, ids, made) → void; writes the dependencies of the jobs that a call made.
@@ -622,6 +648,37 @@ $$;
 
 comment on function moonmind_queue._check_policy(bigint[], bigint[]) is 'Refuse jobs that the login may not hold.';
 -- <<<
+-- >>> sql/_check_reader.sql
+-- _check_reader(cursor, limit) → void; refuses what cannot be read on with.
+--
+-- Errors    22023 not a cursor, a limit below 1; 25000 not read committed, or a standby.
+create or replace function moonmind_queue._check_reader(p_cursor text, p_limit integer)
+returns void
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+as $$
+begin
+    if coalesce(p_cursor, '') !~ '^\{[\[(\d,)\]]+,\)\}( \d+ [-\d/,]*)?$' then
+        raise exception 'event_cursor() or the row before gives a cursor; % is none', coalesce(quote_literal(left(p_cursor, 200)), 'null')
+            using errcode = 'invalid_parameter_value';
+    end if;
+    if coalesce(p_limit, 0) < 1 then
+        raise exception 'read_events needs a limit of at least 1, not %', p_limit
+            using errcode = 'invalid_parameter_value';
+    end if;
+    if current_setting('transaction_isolation') <> 'read committed' then
+        raise exception 'reading events with a cursor needs a transaction that is read committed'
+            using errcode = 'invalid_transaction_state';
+    end if;
+    if pg_is_in_recovery() then
+        raise exception 'reading events with a cursor needs the primary server: this is a standby'
+            using errcode = 'invalid_transaction_state';
+    end if;
+end;
+$$;
+
+comment on function moonmind_queue._check_reader(text, integer) is 'Refuse a cursor that cannot be read on with.';
+-- <<<
 -- >>> sql/_check_template.sql
 -- _check_template(schedule, job) → void, or the error that enqueueing the job would raise.
 --
@@ -749,6 +806,54 @@ $$;
 
 comment on function moonmind_queue._dependents(bigint[], bigint[]) is 'The jobs that the end of others concerns.';
 -- <<<
+-- >>> sql/_drop_months.sql
+-- _drop_months(table) → how many partitions were dropped: of months that are over and hold no row any more.
+--
+-- Contract
+--   * A month goes when the last job has been pruned that it held a row of, so nothing of a job
+--     that exists is ever lost.
+--   * Waits 50 ms at most for whoever uses the table; then that is left for next time.
+-- Locks     the partition against writers while it is read; then the table, exclusively, until
+--           the transaction ends.
+create or replace function moonmind_queue._drop_months(p_table text)
+returns integer
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+set lock_timeout = '50 ms'
+as $$
+declare
+    v_dropped integer := 0;
+    v_name    text;
+    v_used    boolean;
+begin
+    for v_name in
+        select relname
+        from pg_inherits
+        join pg_class on pg_class.oid = inhrelid
+        where inhparent = format('moonmind_queue.%I', p_table)::regclass
+          and relname ~ ('^' || p_table || '_\d{4}_\d{2}$')
+          and to_date(right(relname, 7), 'YYYY_MM') + interval '1 month 1 day' < _now() at time zone 'UTC'
+        order by relname
+    loop
+        execute format('select exists (select from moonmind_queue.%I)', v_name) into v_used;
+        continue when v_used;
+        begin
+            execute format('lock table moonmind_queue.%I in share mode', v_name);
+            execute format('select exists (select from moonmind_queue.%I)', v_name) into v_used;
+            if not v_used then
+                execute format('drop table moonmind_queue.%I', v_name);
+                v_dropped := v_dropped + 1;
+            end if;
+        exception when lock_not_available or deadlock_detected then
+            return v_dropped;
+        end;
+    end loop;
+    return v_dropped;
+end;
+$$;
+
+comment on function moonmind_queue._drop_months(text) is 'Drop the partitions that are empty and over.';
+-- <<<
 -- >>> sql/_end.sql
 -- _end(job, state, error, type, level, worker, data) → the state; ends a job, or blocks it, with one event.
 --
@@ -842,6 +947,25 @@ $$;
 
 comment on function moonmind_queue._enqueue_occurrences(moonmind_queue.schedule, timestamptz[])
 is 'Make the jobs of a schedule''s occurrences.';
+-- <<<
+-- >>> sql/_event_writers.sql
+-- _event_writers() → the transactions, of this database, that may have written events and have not ended.
+create or replace function moonmind_queue._event_writers()
+returns text[]
+language sql
+volatile
+set search_path = moonmind_queue, pg_temp
+as $$
+    select coalesce(array_agg(distinct virtualtransaction), '{}')
+    from pg_locks
+    where locktype = 'relation'
+      and database = (select oid from pg_database where datname = current_database())
+      and relation = 'moonmind_queue.event'::regclass
+      and mode = 'RowExclusiveLock'
+      and granted;
+$$;
+
+comment on function moonmind_queue._event_writers() is 'Who may be writing events.';
 -- <<<
 -- >>> sql/_expire.sql
 -- _expire(job) → cancelled; the job has become pointless before anybody got to it.
@@ -1361,6 +1485,51 @@ as $$
 $$;
 
 comment on function moonmind_queue._lost_leases(bigint) is 'Lost leases of a job since its last retry.';
+-- <<<
+-- >>> sql/_make_months.sql
+-- _make_months(table) → how many partitions were made: for this month and the next two, in UTC.
+--
+-- Contract
+--   * A month of which the default partition holds rows already stays there: rows never move.
+--   * Waits 50 ms at most for whoever uses the table; then that is left for next time.
+-- Locks     the table and its default partition, exclusively, until the transaction ends.
+create or replace function moonmind_queue._make_months(p_table text)
+returns integer
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+set lock_timeout = '50 ms'
+as $$
+declare
+    v_made    integer := 0;
+    v_from    timestamp;
+    v_name    text;
+    v_strayed boolean;
+begin
+    for v_number in 0..2 loop
+        v_from := date_trunc('month', _now() at time zone 'UTC') + v_number * interval '1 month';
+        v_name := format('%s_%s', p_table, to_char(v_from, 'YYYY_MM'));
+        continue when to_regclass(format('moonmind_queue.%I', v_name)) is not null;
+        execute format('select exists (select from moonmind_queue.%I where at >= $1 and at < $2)', p_table || '_default')
+        into v_strayed
+        using v_from at time zone 'UTC', (v_from + interval '1 month') at time zone 'UTC';
+        continue when v_strayed;
+        begin
+            execute format(
+                'create table moonmind_queue.%I partition of moonmind_queue.%I for values from (%L) to (%L)',
+                v_name, p_table, v_from at time zone 'UTC', (v_from + interval '1 month') at time zone 'UTC'
+            );
+            execute format('comment on table moonmind_queue.%I is %L', v_name,
+                           format('Rows of %s of %s, in UTC.', p_table, to_char(v_from, 'YYYY-MM')));
+            v_made := v_made + 1;
+        exception when lock_not_available or deadlock_detected or check_violation then
+            return v_made;
+        end;
+    end loop;
+    return v_made;
+end;
+$$;
+
+comment on function moonmind_queue._make_months(text) is 'Make the partitions that are needed soon.';
 -- <<<
 -- >>> sql/_make_room.sql
 -- _make_room() → void; leases have ended: where limits kept jobs back, workers look again.
@@ -3096,6 +3265,39 @@ $$;
 comment on function moonmind_queue.enqueue_many(jsonb)
 is 'Add many jobs in one call, dependencies among them included.';
 -- <<<
+-- >>> sql/event_cursor.sql
+-- event_cursor(since, last) → a cursor for read_events(): from the first event of that time on; or
+-- (null) with what comes now, after the last ones.
+--
+-- Contract
+--   * '-infinity' starts with the oldest event that is kept. Another time reads the months since
+--     then once; last does not.
+--   * What has a lower number than the first event and is not committed yet is not read.
+create or replace function moonmind_queue.event_cursor(p_since timestamptz default null, p_last integer default 0)
+returns text
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_high  constant bigint := coalesce(pg_sequence_last_value('moonmind_queue.event_pos_seq'), 0);
+    v_first bigint;
+begin
+    if p_since = '-infinity' then
+        v_first := 1;
+    elsif p_since is not null then
+        with recent as materialized (select pos from event where at >= p_since)
+        select min(pos) into v_first from recent;
+    else
+        with latest as materialized (select pos from event order by pos desc limit p_last)
+        select min(pos) into v_first from latest;
+    end if;
+    return format('{[%s,)}', coalesce(v_first, v_high + 1));
+end;
+$$;
+
+comment on function moonmind_queue.event_cursor(timestamptz, integer) is 'Where to begin to read the events of all jobs.';
+-- <<<
 -- >>> sql/fail.sql
 -- fail(job, token, error, outcome, retry_in) → the job's new state.
 --
@@ -3154,6 +3356,90 @@ end;
 $$;
 
 comment on function moonmind_queue.fail(bigint, bigint, text, text, interval) is 'End an attempt badly; retry, block or fail the job.';
+-- <<<
+-- >>> sql/maintain.sql
+-- maintain(limit) → what was tidied up and how many of each; no row where there was nothing to do.
+--
+-- Contract
+--   * jobs: at most limit final jobs that ended longer ago than retention says, as prune() does;
+--     call again while that many went. A live job stays with its whole history, however old.
+--   * workers: processes that stopped or were last seen a week ago. sleepers: of processes that
+--     stopped or were not seen for an hour. pauses: that were over a day ago.
+--   * partitions dropped, partitions made: months of the history. Nothing waits behind this for
+--     longer than 50 ms; where a reader is in the way, the next call will do it.
+--   * One at a time: while another session is at it, this returns nothing at once. Workers call it
+--     hourly, anybody may. Commit at once: what was dropped or made stays locked until then.
+-- Locks     jobs, skip locked; then the partitioned tables, exclusively, for 50 ms at most.
+-- Errors    22023 a limit below 1.
+create or replace function moonmind_queue.maintain(p_limit integer default 1000)
+returns table (what text, count bigint)
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+    v_tables constant text[] := '{event}';  -- those that are partitioned by their column at
+    v_now    constant timestamptz := _now();
+    v_keep   constant interval := (select keep from retention where what = 'job');
+    v_jobs   bigint := 0;
+begin
+    if coalesce(p_limit, 0) < 1 then
+        raise exception 'maintain needs a limit of at least 1, not %', p_limit
+            using errcode = 'invalid_parameter_value';
+    end if;
+    if not pg_try_advisory_xact_lock(hashtextextended('moonmind_queue.maintain', 0)) then
+        return;
+    end if;
+    -- prune() looks at every job; created_at has an index that says when that is not needed.
+    if exists (
+        select from job
+        where created_at < v_now - v_keep and finished_at < v_now - v_keep
+          and not exists (select from dependency where needs_job_id = job.id)
+    ) then
+        v_jobs := prune(v_keep, p_limit);
+    end if;
+
+    return query
+    with gone_worker as (
+        delete from worker where coalesce(stopped_at, seen_at) < v_now - interval '7 days' returning id
+    ),
+    gone_sleeper as (
+        delete from sleeper
+        where not exists (
+            select from worker
+            where id = worker_id and stopped_at is null and seen_at >= v_now - interval '1 hour'
+        )
+        returning worker_id
+    ),
+    gone_pause as (
+        delete from pause where until < v_now - interval '1 day' returning agent
+    )
+    select done.*
+    from (
+        values ('jobs', v_jobs),
+               ('workers', (select count(*) from gone_worker)),
+               ('sleepers', (select count(*) from gone_sleeper)),
+               ('pauses', (select count(*) from gone_pause))
+    ) as done (what, number)
+    where number > 0;
+
+    -- Last: what these lock stays locked until the transaction ends.
+    return query
+    with dropped as materialized (select sum(_drop_months(name)) as number from unnest(v_tables) as name),
+         made as materialized (select sum(_make_months(name)) as number from unnest(v_tables) as name)
+    select done.*
+    from (
+        select 'partitions dropped', number from dropped
+        union all
+        select 'partitions made', number from made
+    ) as done (what, number)
+    where number > 0;
+end;
+$$;
+
+comment on function moonmind_queue.maintain(integer) is 'Delete what is too old, make and drop partitions; workers do this hourly.';
 -- <<<
 -- >>> sql/next_due.sql
 -- next_due(agents, kinds, capabilities, horizon) → how long such a worker may sleep, and the horizon to ask with next.
@@ -3454,6 +3740,92 @@ end;
 $$;
 
 comment on function moonmind_queue.put_artifact(bigint, bigint, text, bytea, text, text) is 'Store bytes as an artifact of a job that one holds.';
+-- <<<
+-- >>> sql/read_events.sql
+-- read_events(cursor, limit) → the next events of all jobs, and the cursor to go on with in each row.
+--
+-- Contract
+--   * Whoever goes on with the cursor of the page before reads every event exactly once, however
+--     late its transaction commits, and those of a job in their order. No row: nothing new, keep
+--     your cursor. Store it with what you make of the events, and you go on there after a crash.
+--   * Nobody waits for a transaction that stays open: its events come when it has committed.
+--   * The cursor names the positions not read yet, so it is exact: it opens with those below its
+--     end that were not to be seen. One that nobody can fill any more is left out: when every
+--     transaction that wrote events after the highest position was drawn has ended, by their
+--     locks on event, which are taken before a position is drawn and held until the commit.
+-- Errors    22023 not such a cursor, a limit below 1; 25000 not read committed, or a standby: an
+--           old snapshot and a copy's locks do not show who writes.
+create or replace function moonmind_queue.read_events(p_cursor text, p_limit integer default 1000)
+returns table (
+    job_id bigint, seq integer, at timestamptz, type text, level text, message text, worker text,
+    data jsonb, agent text, kind text, name text, key text, cursor text
+)
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+#variable_conflict use_column
+declare
+    v_left    int8multirange;
+    v_mark    bigint;
+    v_writers text[];
+    v_high    bigint;
+    v_writing text[];
+    v_read    bigint[];
+    v_to      bigint;
+begin
+    perform _check_reader(p_cursor, p_limit);
+    v_left := split_part(p_cursor, ' ', 1)::int8multirange;
+    v_mark := nullif(split_part(p_cursor, ' ', 2), '')::bigint;
+    v_writers := string_to_array(split_part(p_cursor, ' ', 3), ',');
+
+    -- In this order: who drew one of these positions has the lock; who has it no more is visible.
+    v_high := coalesce(pg_sequence_last_value('moonmind_queue.event_pos_seq'), 0);
+    v_writing := _event_writers();
+    v_read := array(
+        select next.pos
+        from unnest(v_left) as part (positions)
+        cross join lateral (
+            select pos from event
+            where pos >= lower(positions) and pos < coalesce(upper(positions), 9223372036854775807)
+            order by pos
+            limit p_limit
+        ) as next
+        order by next.pos
+        limit p_limit
+    );
+    if v_read = '{}' then
+        return;
+    end if;
+    v_left := v_left - (select range_agg(int8range(pos, pos, '[]')) from unnest(v_read) as pos);
+
+    if v_mark is null then
+        v_mark := v_high;
+        v_writers := v_writing;
+    end if;
+    v_to := case when cardinality(v_read) = p_limit then v_read[p_limit] else v_high end;
+    -- A transaction that was prepared meanwhile goes by another name: all prepared ones count.
+    if not v_writers && v_writing and not exists (select from unnest(v_writing) as name where name like '-1/%') then
+        v_left := v_left - int8multirange(int8range(null, least(v_mark, v_to), '[]'));
+        v_mark := v_high;
+        v_writers := v_writing;
+    end if;
+
+    return query
+    select event.job_id, event.seq, event.at, event.type, event.level, event.message, event.worker, event.data,
+           job.agent, job.kind, job.name, job.key, format('%s %s %s', v_left, v_mark, array_to_string(v_writers, ','))
+    from event
+    join job on job.id = event.job_id
+    where event.pos = any (v_read)
+    order by event.pos;
+end;
+$$;
+
+comment on function moonmind_queue.read_events(text, integer) is 'Follow the events of all jobs with a cursor.';
 -- <<<
 -- >>> sql/reclaim.sql
 -- reclaim(limit) → the jobs taken back or cancelled, and their new state.
@@ -3952,6 +4324,7 @@ comment on function moonmind_queue.run_schedule_now(text) is 'Enqueue the job of
 -- see_worker(id, stopped) → void; the process is alive, or says that it ends.
 --
 -- Errors    MQ004 a worker that the login's policy does not list.
+-- Errors    22023 a process that is not registered, or was away for so long that maintain() forgot it.
 create or replace function moonmind_queue.see_worker(p_id bigint, p_stopped boolean default false)
 returns void
 language plpgsql
@@ -3965,6 +4338,9 @@ begin
     update worker
     set seen_at = _now(), stopped_at = case when p_stopped then _now() end
     where id = p_id;
+    if not found then
+        raise exception 'worker process % is not registered', p_id using errcode = 'invalid_parameter_value';
+    end if;
     if p_stopped then
         perform doze(p_id, false);
     end if;
@@ -4099,6 +4475,29 @@ end;
 $$;
 
 comment on function moonmind_queue.set_policy(text, text[], text[], text[], text[], text[]) is 'Bind a worker''s login role to a policy.';
+-- <<<
+-- >>> sql/set_retention.sql
+-- set_retention(keep) → void; how long maintain() keeps jobs that have ended, with their history and artifacts.
+--
+-- Contract
+--   * Null: for ever. Live jobs are kept in any case.
+-- Errors    22023 not above 0.
+create or replace function moonmind_queue.set_retention(p_keep interval)
+returns void
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+begin
+    if p_keep <= interval '0' then
+        raise exception 'jobs are kept for longer than nothing, or for ever with null, not for %', p_keep
+            using errcode = 'invalid_parameter_value';
+    end if;
+    update retention set keep = p_keep where what = 'job';
+end;
+$$;
+
+comment on function moonmind_queue.set_retention(interval) is 'Say how long jobs are kept that have ended.';
 -- <<<
 -- >>> sql/set_timeout.sql
 -- set_timeout(kind, timeout) → void; how long an attempt at a job of this kind may take that does not say so itself.
@@ -4273,11 +4672,11 @@ comment on view moonmind_queue.job_document is 'Every job as one JSON object: wh
 
 create or replace view moonmind_queue.job_history as
 select event.job_id, event.seq, event.at, event.type, event.level, event.message, event.worker,
-       event.data, job.agent, job.kind, job.name, job.key
+       event.data, job.agent, job.kind, job.name, job.key, event.pos
 from moonmind_queue.event
 join moonmind_queue.job on job.id = event.job_id;
 
-comment on view moonmind_queue.job_history is 'What happened, event by event; order by job_id, seq or by at.';
+comment on view moonmind_queue.job_history is 'What happened, event by event; order by job_id, seq or by pos.';
 
 create or replace view moonmind_queue.job_artifact as
 select id, job_id, attempt, name, content_type, size_bytes, sha256, created_at
@@ -4388,6 +4787,13 @@ from moonmind_queue.run_limit;
 
 comment on view moonmind_queue.limit_overview
 is 'How many jobs may be leased at once, and how many are; * serves every name without a limit of its own.';
+
+create or replace view moonmind_queue.retention_overview as
+select what, keep
+from moonmind_queue.retention;
+
+comment on view moonmind_queue.retention_overview
+is 'How long what has ended is kept before maintain() deletes it; null: for ever. set_retention() says so.';
 
 -- By lane, not by job: a million queued jobs have few lanes.
 create or replace view moonmind_queue.unserved_lane as
@@ -4708,4 +5114,13 @@ grant execute on function
     moonmind_queue.pause_schedule(text, boolean),
     moonmind_queue.run_schedule_now(text)
 to moonmind_operator;
+grant select on moonmind_queue.retention_overview
+to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
+
+grant execute on function moonmind_queue.event_cursor(timestamptz, integer), moonmind_queue.read_events(text, integer)
+to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
+
+grant execute on function moonmind_queue.maintain(integer) to moonmind_worker, moonmind_operator;
+
+grant execute on function moonmind_queue.set_retention(interval) to moonmind_operator;
 -- <<<

@@ -69,6 +69,7 @@ for _command in (
     roles.role,
     operate.prune,
     redrive.repair,
+    operate.maintain,
     operate.settings,
 ):
     cli.add_command(_command)

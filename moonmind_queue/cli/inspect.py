@@ -72,6 +72,7 @@ SECTIONS = (
 @click.option("--kind", help="Only jobs of this kind.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
 @click.option("--before", type=int, metavar="ID", help="Continue below this id.")
+@click.option("--count", is_flag=True, help="Print only how many there are.")
 @json_option
 def ls(
     state: tuple[str, ...],
@@ -79,6 +80,7 @@ def ls(
     kind: str | None,
     limit: int,
     before: int | None,
+    count: bool,
     as_json: bool,
 ) -> None:
     """List jobs, newest first.
@@ -94,34 +96,25 @@ def ls(
         if word not in list(JobState):
             raise click.UsageError(f"--state {word!r} is none of {', '.join(JobState)}")
     with opened() as queue:
-        rows = queue.select(
-            """
-            select id, state, agent, kind, name, attempt, max_attempts, worker, created_at, error,
-                   summary
-            from moonmind_queue.job_overview
-            join moonmind_queue.job_document using (id)
-            where (%(states)s::text[] = '{}' or state = any (%(states)s))
-              and (%(agent)s::text is null or agent = %(agent)s)
-              and (%(kind)s::text is null or kind = %(kind)s)
-              and (%(before)s::bigint is null or id < %(before)s)
-            order by id desc
-            limit %(limit)s
-            """,
-            states=list(state),
-            agent=agent,
-            kind=kind,
-            before=before,
-            limit=limit,
-        )
+        if count:
+            number = queue.count_jobs(state, agent=agent, kind=kind)
+            print_json({"count": number}) if as_json else click.echo(number)
+            return
+        jobs = queue.list_jobs(state, agent=agent, kind=kind, before=before, limit=limit)
+        full = len(jobs) == limit and not as_json
+        total = queue.count_jobs(state, agent=agent, kind=kind) if full else 0
     if as_json:
-        print_json([row["summary"] for row in rows])
+        print_json([job.to_json() for job in jobs])
         return
+    rows = [{name: getattr(job, name) for name in job.__slots__} for job in jobs]
     for row in rows:
         row["created"] = row["created_at"]
         row["attempt"] = f"{row['attempt']}/{row['max_attempts']}"
         row["error"] = (row["error"] or "").partition("\n")[0][:60]
     columns = ("id", "state", "agent", "kind", "name", "attempt", "worker", "created", "error")
     print_table(rows, *columns, empty="no such jobs")
+    if total > len(rows):
+        click.echo(f"{len(rows)} of {total:,}; older ones: --before {rows[-1]['id']}")
 
 
 @click.command()

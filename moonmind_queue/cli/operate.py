@@ -9,6 +9,8 @@ import click
 from moonmind_queue.cli.output import json_option, opened, print_json, print_table, shown
 from moonmind_queue.cli.times import span
 
+BATCH = 1000  # jobs that one transaction deletes
+
 
 @click.command()
 @click.option("--sql", "print_only", is_flag=True, help="Print the script instead of running it.")
@@ -33,6 +35,8 @@ def migrate(print_only: bool) -> None:
     before = migrations.current(dsn)
     migrations.upgrade(dsn)
     after = migrations.current(dsn)
+    with opened() as queue:
+        queue.maintain()  # the months of the history that begins now
     click.echo(
         f"the schema is at revision {after} already"
         if before == after
@@ -111,6 +115,30 @@ def prune(older_than: timedelta, as_json: bool) -> None:
         print_json({"deleted": total})
     else:
         click.echo(f"{total} jobs deleted that ended more than {shown(older_than)} ago")
+
+
+@click.command()
+@json_option
+def maintain(as_json: bool) -> None:
+    """Delete what is older than its retention and make the partitions that are needed soon.
+
+    Workers do this once an hour; it is for cron where no worker runs. Live jobs are never touched.
+
+    \b
+    Example:
+      moonmind-queue maintain
+    """
+    total: dict[str, int] = {}
+    with opened() as queue:
+        more = True
+        while more:
+            done = {each.what: each.count for each in queue.maintain(BATCH)}
+            total = {what: total.get(what, 0) + done.get(what, 0) for what in {**total, **done}}
+            more = done.get("jobs", 0) >= BATCH
+    if as_json:
+        print_json(total)
+    else:
+        click.echo(", ".join(f"{what}: {n}" for what, n in total.items()) or "nothing to do")
 
 
 @click.command()

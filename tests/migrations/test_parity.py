@@ -33,9 +33,9 @@ select 'column', format('%s.%s', r.relname, a.attname),
 from rel r
 join pg_attribute a on a.attrelid = r.oid and a.attnum > 0 and not a.attisdropped
 left join pg_attrdef d on d.adrelid = r.oid and d.adnum = a.attnum
-where r.relkind in ('r', 'v')
+where r.relkind in ('r', 'p', 'v')
 union all
-select 'index', relname, pg_get_indexdef(oid) from rel where relkind = 'i'
+select 'index', relname, pg_get_indexdef(oid) from rel where relkind in ('i', 'I')
 union all
 select 'view', relname, pg_get_viewdef(oid) from rel where relkind = 'v'
 union all
@@ -54,6 +54,8 @@ select 'schema', n.nspname, concat_ws(' ', n.nspacl, obj_description(n.oid, 'pg_
 from pg_namespace n join s on s.oid = n.oid
 union all
 select 'backoff', kind, format('%s %s %s', base, cap, jitter) from moonmind_queue.backoff
+union all
+select 'retention', what, keep::text from moonmind_queue.retention
 order by 1, 2
 """
 

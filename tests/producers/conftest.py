@@ -149,6 +149,7 @@ def lived(fresh: str, clock_of) -> Iterator[str]:
         queue.pause("codex", "for good")
         queue.connection.execute("insert into moonmind_queue.ready values (1, 999999, 1)")
         queue.pause("claude", "resting", clock.now + timedelta(hours=1))
+        queue.set_retention(None)
         queue.set_timeout("slow", timedelta(hours=9))
         queue.set_backoff("flaky", timedelta(minutes=1))
         queue.register_worker(

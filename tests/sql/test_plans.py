@@ -40,7 +40,7 @@ insert into moonmind_queue.scheduled (lane_id, run_at, rank, job_id)
 select lane_id, run_at, rank, id from moonmind_queue.job
 where state = 'queued' and run_at > now();
 insert into moonmind_queue.event (job_id, seq, at, type)
-select id, 1, now(), 'created' from moonmind_queue.job;
+select id, 1, now() - id % 4 * interval '30 days', 'created' from moonmind_queue.job;
 """
 
 
@@ -49,6 +49,11 @@ def crowded(create_database, template):
     """A queue with 50,000 jobs of every sort that a claim for codex must pass by, and to claim."""
     dsn = create_database(template)
     with psycopg.connect(dsn, autocommit=True) as connection:
+        for days in (90, 60, 30, 0):  # a partition for each month of the history
+            connection.execute(
+                "update moonmind_queue_test.clock set shift = %s", [timedelta(days=-days)]
+            )
+            connection.execute("select moonmind_queue.maintain()")
         with connection.transaction():
             for statement in FILL.split(";\n"):
                 connection.execute(statement, {"crowd": CROWD} if "%(" in statement else None)
@@ -121,6 +126,11 @@ def test_plans_made_while_the_queue_was_empty_stay_good(fresh):
         ("select moonmind_queue.cancel(250001)", 150),
         ("select * from moonmind_queue.job_overview where id = 250001", 60),
         ("select * from moonmind_queue.job_history where job_id = 250001", 60),
+        ("select moonmind_queue._lost_leases(250001)", 60),
+        ("select * from moonmind_queue.read_events('{[300001,)} 300000 ')", 60),
+        ("select * from moonmind_queue.read_events('{[250001,)} 300000 ', 20)", 300),
+        ("select moonmind_queue.event_cursor(p_last => 50)", 150),
+        ("select * from moonmind_queue.maintain()", 400),
     ],
 )
 def test_nothing_that_happens_often_scans(crowd, statement, bound):

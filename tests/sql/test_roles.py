@@ -17,7 +17,7 @@ VIEWS = {
     "paused_agent", "limit_overview", "unserved_lane", "queue_fault",
     "job_document",
     "worker_overview", "queue_status", "blocked_job", "schedule_overview",
-    "queued_job", "kind_rule", "role_overview",
+    "queued_job", "kind_rule", "role_overview", "retention_overview",
 }  # fmt: skip
 
 

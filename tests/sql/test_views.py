@@ -35,7 +35,7 @@ def test_every_view_has_a_comment_and_so_has_every_function_and_table(db):
     bare = db.execute(
         """
         select relname from pg_class
-        where relnamespace = 'moonmind_queue'::regnamespace and relkind in ('r', 'v')
+        where relnamespace = 'moonmind_queue'::regnamespace and relkind in ('r', 'p', 'v')
           and relname <> 'alembic_version' and obj_description(oid, 'pg_class') is null
         union all
         select proname from pg_proc
@@ -210,6 +210,28 @@ def test_workers_are_live_stale_or_stopped(queue, db, clock):
     assert {row["worker"]: row["status"] for row in overview} == {
         "stale": "stale", "live": "live", "stopped": "stopped",
     }  # fmt: skip
+
+
+def test_a_worker_that_starts_again_under_its_name_is_told_from_the_one_before(queue, db, clock):
+    """The new process is live while the old one goes stale; each lease stays with its token."""
+    register(queue, "w")
+    queue.enqueue("k")
+    [old] = queue.claim("w", lease=HOUR)
+    clock.advance(MINUTE)
+    new = register(queue, "w")
+    queue.enqueue("k")
+    [mine] = queue.claim("w", lease=HOUR)
+    clock.advance(2 * MINUTE)
+    queue.see_worker(new)
+
+    queue.renew([mine], 2 * HOUR)
+
+    status = rows(db, "select status from moonmind_queue.worker_overview order by id")
+    assert [row["status"] for row in status] == ["stale", "live"]
+    ends = rows(db, "select token, expires_at from moonmind_queue.lease order by job_id")
+    assert [row["token"] for row in ends] == [old.token, mine.token]
+    assert ends[0]["expires_at"] == old.expires_at
+    assert ends[1]["expires_at"] > mine.expires_at
 
 
 def test_a_worker_is_shown_with_what_it_offers_and_holds(queue, db):

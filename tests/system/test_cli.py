@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import click
@@ -97,6 +97,8 @@ def test_enqueue_accepts_the_specified_spelling(run):
         (("unlock", "99"), 1, "job 99 does not exist"),
         (("ls", "--state", "done"), 2, "--state 'done' is none of waiting, queued"),
         (("prune", "--older-than", "long"), 2, "not a length of time such as 30d"),
+        (("events", "--since", "long"), 2, "'long' is not a length of time such as 30d"),
+        (("events", "1", "--since", "1h"), 2, "--since is for the events of all jobs"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_is_said_in_words(run, arguments, code, message):
@@ -176,6 +178,113 @@ def test_ls_filters_and_continues(run):
     assert ids("--agent", "codex") == [3, 1]
     assert ids("--state", "queued", "--state", "waiting") == [2, 1]
     assert ids("--before", "3", "--limit", "1") == [2]
+
+
+def test_ls_counts_and_says_how_to_go_on(run):
+    """--count is the number alone; a page that does not show all says of how many it is."""
+    for agent in ("codex", "other", "codex"):
+        run("enqueue", "noop", "--agent", agent)
+
+    assert run("ls", "--count").stdout == "3\n"
+    assert run("ls", "--count", "--agent", "codex", "--json").stdout == '{"count": 2}\n'
+    assert run("ls", "--limit", "2").stdout.endswith("2 of 3; older ones: --before 2\n")
+    assert "older ones" not in run("ls", "--limit", "3").stdout
+
+
+def test_events_of_all_jobs_begin_with_the_latest_or_at_a_time(run, look):
+    """The last fifty, or all since then, oldest first."""
+    look("select moonmind_queue.enqueue('noop') from generate_series(1, 60)")
+    look(
+        "with earlier as (update moonmind_queue.event set at = at - interval '3 hours'"
+        " where job_id <= 55 returning 1) select * from earlier"
+    )
+
+    def jobs(*arguments: str) -> list[int]:
+        said = run("events", "--json", *arguments).stdout
+        return [json.loads(line)["job_id"] for line in said.splitlines()]
+
+    assert jobs() == list(range(11, 61))
+    assert jobs("--since", "2h") == list(range(56, 61))
+    assert jobs("--since", "1d") == list(range(1, 61))
+
+
+def test_events_of_all_jobs_followed_miss_nothing_that_commits_late(fresh, look):
+    """What a transaction wrote before others is shown when it commits, and once."""
+    look("select moonmind_queue.enqueue('noop')")
+    follower = subprocess.Popen(
+        [sys.executable, "-u", "-m", "moonmind_queue", "events", "-f", "--json"],
+        env={**os.environ, "DATABASE_URL": fresh},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    told: list[int] = []
+
+    def more(number: int) -> list[int]:
+        told.extend(json.loads(follower.stdout.readline())["job_id"] for _ in range(number))
+        return told
+
+    try:
+        assert more(1) == [1]
+        with psycopg.connect(fresh) as slow:
+            slow.execute("select moonmind_queue.enqueue('noop')")
+            look("select moonmind_queue.enqueue('noop')")
+            assert more(1) == [1, 3]
+        look("select moonmind_queue.enqueue('noop')")
+        assert sorted(more(2)) == [1, 2, 3, 4]
+    finally:
+        follower.terminate()
+        assert follower.communicate(timeout=20)[0] == ""
+
+
+@pytest.mark.parametrize("job", [(), ("1",)], ids=["all jobs", "one job"])
+def test_events_go_on_where_they_were_after_the_connection_was_lost(fresh, look, job):
+    """The server drops the follower: it comes back, loses nothing and repeats nothing."""
+    look("select moonmind_queue.enqueue('noop')")
+    follower = subprocess.Popen(
+        [sys.executable, "-u", "-m", "moonmind_queue", "events", *job, "-f", "--json"],
+        env={**os.environ, "DATABASE_URL": fresh},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    told: list[int] = []
+    try:
+        for _ in range(3):
+            told.append(json.loads(follower.stdout.readline())["seq"])
+            dropped = look(
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where application_name = 'moonmind-queue cli' and datname = current_database()"
+            )
+            look("select moonmind_queue.retry(1) from moonmind_queue.cancel(1)")
+            assert dropped == [True]
+            assert "going on when it is back" in follower.stderr.readline()
+            told.append(json.loads(follower.stdout.readline())["seq"])
+    finally:
+        follower.terminate()
+        follower.communicate(timeout=20)
+
+    assert told == list(range(1, 7))
+
+
+def test_maintain_says_what_it_did(run, fresh, clock_of, look):
+    """Batch by batch until nothing is left; the second time there is nothing to do."""
+    look("select moonmind_queue.enqueue('noop') from generate_series(1, 3)")
+    look("select moonmind_queue.cancel(id) from moonmind_queue.job")
+    clock_of(fresh).advance(timedelta(days=100))
+
+    done = json.loads(run("maintain", "--json").stdout)
+
+    assert done == {"jobs": 3, "partitions made": 3}
+    assert run("maintain").stdout == "nothing to do\n"
+
+
+def test_migrate_leaves_room_for_the_months_to_come(run, create_database):
+    """A queue that was just made has partitions, before the first worker comes."""
+    dsn = create_database()
+
+    run("migrate", DATABASE_URL=dsn)
+
+    assert run("maintain", DATABASE_URL=dsn).stdout == "nothing to do\n"
 
 
 def test_events_follow_until_the_job_has_ended(run, fresh, start):
