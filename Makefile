@@ -2,13 +2,16 @@
 .DEFAULT_GOAL := help
 python := .venv/bin/python
 
-.PHONY: help test demo check freeze wheel clean
+.PHONY: help test prove demo check freeze wheel clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 test: .venv/ok ## Run the test-suite; args="-k claim" passes arguments to pytest
 	@tools/test_unit.sh $(args)
+
+prove: .venv/ok ## Compare the queue with its model in 20,000 sequences of calls, new ones each time
+	@MOONMIND_PROVE=$${MOONMIND_PROVE:-20000} tools/test_unit.sh tests/proof/test_state_machine.py $(args)
 
 demo: .venv/ok ## Show the queue at work, with a stand-in model; CODEX=real uses your Codex login
 	@$(python) tools/demo.py

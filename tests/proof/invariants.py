@@ -1,0 +1,215 @@
+"""What is true of the rows after every call, whatever was called and by how many sessions.
+
+``broken(connection)`` names what does not hold, job by job; an empty list is the proof. Half of it
+are queries, which know nothing of functions; the other half is ``replay``, which reads the history
+alone and must arrive at the row.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import psycopg
+
+BROKEN = {
+    "a lease exists exactly for claimed and running jobs": """
+        select coalesce(job.id, lease.job_id)
+        from job full join lease on lease.job_id = job.id
+        where job.id is null
+            or (lease.job_id is null) = (job.state in ('claimed', 'running'))""",
+    "the attempt of a lease is that of its job": """
+        select id from job join lease on lease.job_id = job.id
+        where lease.attempt <> job.attempt""",
+    "no two leases have the same token": """
+        select job_id from (select job_id, count(*) over (partition by token) from lease) as lease
+        where count > 1""",
+    "a leased job needs nothing that never succeeded": """
+        select lease.job_id
+        from lease
+        join dependency on dependency.job_id = lease.job_id
+        where not exists (
+            select from event where job_id = dependency.needs_job_id and type = 'completed')""",
+    "a queued job is ready or scheduled, once, at its place; no other is": """
+        select coalesce(job.id, place.job_id)
+        from job
+        full join (
+            select lane_id, priority, run_at, job_id from ready
+            union all select lane_id, priority, run_at, job_id from scheduled
+        ) as place on place.job_id = job.id
+        group by coalesce(job.id, place.job_id), job.state, job.lane_id, job.priority, job.run_at
+        having count(place.job_id) <> (job.state = 'queued')::integer
+            or max(place.job_id) is not null and (job.lane_id, job.priority, job.run_at)
+                is distinct from (max(place.lane_id), max(place.priority), max(place.run_at))""",
+    "what is ready is due": "select job_id from ready where run_at > _now()",
+    "unmet counts the needs that have not succeeded": """
+        select job.id
+        from job
+        left join dependency on dependency.job_id = job.id
+        left join job as need on need.id = dependency.needs_job_id
+        where job.state in ('waiting', 'queued')
+        group by job.id
+        having job.unmet <> count(dependency.needs_job_id)
+            filter (where need.state is distinct from 'succeeded')""",
+    "the id of a job is above those of all it needs": """
+        select job_id from dependency where needs_job_id >= job_id""",
+    "events are numbered without gaps up to event_seq": """
+        select job.id
+        from job left join event on event.job_id = job.id
+        group by job.id
+        having (count(*), min(seq), max(seq)) is distinct from (event_seq::bigint, 1, event_seq)""",
+    "no row outlives its job": """
+        select job_id from (
+            select job_id from event union all select job_id from artifact
+            union all select job_id from dependency union all select needs_job_id from dependency
+        ) as row where not exists (select from job where id = job_id)""",
+    "attempts are bounded, but for those that an operator granted by unlock": """
+        select id from job where attempt > max_attempts + (
+            select count(*) from event where job_id = id and type = 'unlocked')""",
+}
+ALL_BROKEN = " union all ".join(
+    f"select '{truth}', broken.* from ({query}) as broken" for truth, query in BROKEN.items()
+)
+
+QUEUED, HELD = {"queued"}, {"claimed", "running"}
+FINAL = {"succeeded", "failed", "dead_letter", "cancelled"}
+# The queue's own events → the states in which each can happen. One that is queued in the history
+# waits or is queued in its row: that is decided by its needs, and read from their histories.
+POSSIBLE = {
+    "created": {""},
+    "waiting": QUEUED,
+    "ready": QUEUED,
+    "claimed": QUEUED,
+    "started": {"claimed"},
+    "artifact": HELD,
+    "completed": HELD,
+    "failed": HELD,
+    "released": HELD,
+    "expired": HELD,
+    "unlocked": HELD,
+    "cancel_requested": HELD,
+    "blocked": HELD,
+    "dead_lettered": {"failed", "queued"},
+    "cancelled": HELD | QUEUED | {"blocked"},
+    "retried": FINAL | QUEUED | {"blocked"},
+}
+LEADS_TO = {
+    "created": "queued",
+    "claimed": "claimed",
+    "started": "running",
+    "completed": "succeeded",
+    "released": "queued",
+    "expired": "queued",
+    "unlocked": "queued",
+    "blocked": "blocked",
+    "dead_lettered": "dead_letter",
+    "cancelled": "cancelled",
+    "retried": "queued",
+}
+EVENTS = "select job_id, type, message, worker, data from event order by job_id, seq"
+ROWS = """
+select job.id, state::text, job.attempt, run_at, started_at is not null, finished_at, error, result,
+    exists (select from scheduled where job_id = job.id),
+    lease.worker, token, expires_at, cancel_reason,
+    array(select needs_job_id from dependency where dependency.job_id = job.id order by 1)
+from job left join lease on lease.job_id = job.id
+order by job.id"""
+
+
+class Row(NamedTuple):
+    """A job with its lease and its needs."""
+
+    id: int
+    state: str
+    attempt: int
+    run_at: datetime
+    started: bool
+    finished_at: datetime | None
+    error: str | None
+    result: Any
+    scheduled: bool
+    worker: str | None
+    token: int | None
+    expires_at: datetime | None
+    cancel: str | None
+    needs: list[int]
+
+
+@dataclass(slots=True)
+class Replayed:
+    """A job as its events tell it."""
+
+    state: str = ""
+    attempt: int = 0
+    worker: str | None = None
+    cancel: str | None = None
+    error: str | None = None
+    result: Any = None
+    started: bool = False
+    last: str = ""
+
+    def follow(self, type: str, message: str, worker: str | None, data: Any) -> None:
+        """Do what one event says; fails when it cannot have happened now."""
+        if type not in POSSIBLE:
+            assert self.state in HELD, f"{type} of a holder while {self.state}"
+            return
+        assert self.state in POSSIBLE[type], f"{type} while {self.state}"
+        if type == "dead_lettered":  # a failure or a loss ends the last attempt: never by itself
+            assert self.last in ("failed", "expired"), f"dead_lettered after {self.last}"
+        if type == "retried" and self.state != "queued":
+            self.attempt, self.result = 0, None
+        if type == "claimed":
+            self.attempt, self.worker = data["attempt"], worker
+        elif type == "released":
+            self.attempt -= 1
+        elif type == "cancel_requested":
+            self.cancel = message
+        elif type in ("failed", "expired", "blocked", "dead_lettered", "cancelled"):
+            self.error = message
+        elif type == "completed":
+            self.error, self.result = None, data or {}
+        self.started |= type == "started"
+        self.last = type
+        self.state = LEADS_TO.get(type, self.state)
+        if type == "failed":
+            self.state = "queued" if "retry_at" in (data or {}) else "failed"
+        if self.state not in HELD:
+            self.worker = self.cancel = None
+
+
+def replay(events: Iterable[tuple[Any, ...]]) -> dict[int, Replayed]:
+    """Return every job as its history alone tells it; events are in the order of ``EVENTS``."""
+    jobs: dict[int, Replayed] = {}
+    for job_id, *event in events:
+        jobs.setdefault(job_id, Replayed()).follow(*event)
+    return jobs
+
+
+def unlike_history(rows: list[Row], told: dict[int, Replayed]) -> list[tuple[str, int]]:
+    """Return the jobs whose row is not what the histories tell."""
+    wrong = []
+    for row in rows:
+        job = told.get(row.id, Replayed())
+        state = job.state
+        if state == "queued" and any(told[need].state != "succeeded" for need in row.needs):
+            state = "waiting"
+        history = (state, job.attempt, job.started, job.error, job.worker, job.cancel)
+        if (row.state, row.attempt, row.started, row.error, row.worker, row.cancel) != history:
+            wrong.append((f"{row} is not what its history tells: {history}", row.id))
+        # Of a cancelled job the history does not say whether a completion brought its result.
+        if state != "cancelled" and row.result != job.result:
+            wrong.append((f"the result is {row.result}, in its history {job.result}", row.id))
+    return wrong
+
+
+def look(connection: psycopg.Connection[Any]) -> tuple[list[Row], list[tuple[Any, ...]]]:
+    """Return all jobs and all events; ``search_path`` must name the schema."""
+    rows = [Row(*row) for row in connection.execute(ROWS)]
+    return rows, connection.execute(EVENTS).fetchall()
+
+
+def broken(
+    connection: psycopg.Connection[Any], rows: list[Row], events: list[tuple[Any, ...]]
+) -> list[tuple[str, int]]:
+    """Return what does not hold, and of which job."""
+    return [*connection.execute(ALL_BROKEN).fetchall(), *unlike_history(rows, replay(events))]
