@@ -71,6 +71,19 @@ ALL_BROKEN = " union all ".join(
     f"select '{truth}', broken.* from ({query}) as broken" for truth, query in BROKEN.items()
 )
 
+TABLES = (
+    "ready",
+    "scheduled",
+    "dependency",
+    "lease",
+    "event",
+    "worker",
+    "artifact",
+    "artifact_chunk",
+)
+DELETIONS = ", ".join(f"{table} as (delete from {table})" for table in TABLES)
+EMPTY = f"with {DELETIONS} delete from job"  # one statement, so that it is planned once
+
 QUEUED, HELD = {"queued"}, {"claimed", "running"}
 FINAL = {"succeeded", "failed", "dead_letter", "cancelled"}
 # The queue's own events → the states in which each can happen. One that is queued in the history

@@ -30,7 +30,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from invariants import Row, broken, look
+from invariants import EMPTY, Row, broken, look
 from model import Job, Model
 
 from moonmind_queue import ClaimedJob, Queue, QueueError
@@ -38,10 +38,6 @@ from moonmind_queue import ClaimedJob, Queue, QueueError
 DEFAULT = 500
 SEQUENCES = int(os.environ.get("MOONMIND_PROVE") or DEFAULT)
 STEPS = 30
-EMPTY = """
-delete from job; delete from ready; delete from scheduled; delete from dependency;
-delete from lease; delete from event; delete from worker; delete from artifact;
-delete from artifact_chunk"""
 ZERO, MINUTE = timedelta(0), timedelta(minutes=1)
 SECONDS = [0, 0, 0, -5, 60]
 NOBODY = 29
@@ -374,7 +370,7 @@ def _row(job: Job) -> Row:
     )  # fmt: skip
 
 
-def test_the_queue_does_what_its_model_says(session, proving, clock_of, capsys):
+def test_the_queue_does_what_its_model_says(session, proving, clock_of, say):
     """After every call of every sequence: answers, rows, histories and invariants."""
     bench = Bench(session(), clock_of(proving))
 
@@ -393,6 +389,5 @@ def test_the_queue_does_what_its_model_says(session, proving, clock_of, capsys):
     )
 
     calls = bench.calls
-    with capsys.disabled():
-        print(f"\n{bench.sequences} sequences, {calls.total()} calls agree with the model")
+    say(f"{bench.sequences} sequences, {calls.total()} calls agree with the model")
     assert not [name for name in REACHED if not calls[name]] or SEQUENCES < DEFAULT, calls
