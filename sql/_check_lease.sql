@@ -8,7 +8,7 @@ immutable
 set search_path = moonmind_queue, pg_temp
 as $$
 begin
-    if coalesce(btrim(p_worker), '') = '' or length(p_worker) > 200 then
+    if coalesce(p_worker, '') !~ '\S' or length(p_worker) > 200 then
         raise exception 'a lease needs the name of its worker, of at most 200 characters'
             using errcode = 'invalid_parameter_value';
     end if;

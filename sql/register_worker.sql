@@ -1,4 +1,6 @@
 -- register_worker(worker, agents, kinds, capabilities, slots, host, pid, version) → the id of this process start.
+--
+-- Errors    22023 worker blank or above 200 characters, no slot, or no pid, host or version.
 create or replace function moonmind_queue.register_worker(
     p_worker       text,
     p_agents       text[],
@@ -10,14 +12,29 @@ create or replace function moonmind_queue.register_worker(
     p_version      text
 )
 returns bigint
-language sql
+language plpgsql
 security definer
 set search_path = moonmind_queue, pg_temp
 as $$
+declare
+    v_now constant timestamptz := _now();
+    v_id  bigint;
+begin
+    if coalesce(p_worker, '') !~ '\S' or length(p_worker) > 200 or coalesce(p_slots, 0) < 1 then
+        raise exception 'a worker needs a name of at most 200 characters and at least 1 slot, not % and %',
+            coalesce(left(p_worker, 100), 'null'), coalesce(p_slots::text, 'null')
+            using errcode = 'invalid_parameter_value';
+    end if;
+    if p_pid is null or coalesce(length(p_host), 201) > 200 or coalesce(length(p_version), 201) > 200 then
+        raise exception 'a worker needs a pid, a host and a version of at most 200 characters, not %, % and %',
+            coalesce(p_pid::text, 'null'), coalesce(left(p_host, 100), 'null'), coalesce(left(p_version, 100), 'null')
+            using errcode = 'invalid_parameter_value';
+    end if;
     insert into worker (worker, agents, kinds, capabilities, slots, host, pid, version, started_at, seen_at)
-    select p_worker, p_agents, p_kinds, _capabilities(p_capabilities), p_slots, p_host, p_pid, p_version, now, now
-    from _now() as now
-    returning id;
+    values (p_worker, p_agents, p_kinds, _capabilities(p_capabilities), p_slots, p_host, p_pid, p_version, v_now, v_now)
+    returning id into v_id;
+    return v_id;
+end;
 $$;
 
 comment on function moonmind_queue.register_worker(text, text[], text[], text[], integer, text, integer, text) is 'Record the start of a worker process.';

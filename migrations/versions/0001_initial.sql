@@ -405,7 +405,7 @@ immutable
 set search_path = moonmind_queue, pg_temp
 as $$
 begin
-    if coalesce(btrim(p_worker), '') = '' or length(p_worker) > 200 then
+    if coalesce(p_worker, '') !~ '\S' or length(p_worker) > 200 then
         raise exception 'a lease needs the name of its worker, of at most 200 characters'
             using errcode = 'invalid_parameter_value';
     end if;
@@ -1167,7 +1167,7 @@ comment on function moonmind_queue._withdraw(moonmind_queue.job) is 'Take a queu
 --   * By the lease holder only. The last byte seals the artifact; then everybody sees it.
 -- Locks     the job, its lease.
 -- Events    artifact, with the last byte.
--- Errors    MQ001, MQ002; 22023 no open artifact of this token, or more bytes than announced;
+-- Errors    MQ001, MQ002; 22023 no content, no open artifact of this token, or more bytes than announced;
 --           22000 the bytes do not have the announced digest.
 create or replace function moonmind_queue.append_artifact(p_artifact_id bigint, p_token bigint, p_content bytea)
 returns bigint
@@ -1181,6 +1181,9 @@ declare
     v_start    bigint;
     v_size     bigint;
 begin
+    if p_content is null then
+        raise exception 'append_artifact needs content, not null' using errcode = 'invalid_parameter_value';
+    end if;
     select * into v_artifact from artifact where id = p_artifact_id and token = p_token;
     if found then
         v_lease := _lock_lease(v_artifact.job_id, p_token);
@@ -1244,7 +1247,7 @@ declare
     v_lease constant lease := _lock_lease(p_job_id, p_token);
 begin
     if p_type is null or p_type !~ '^[a-z][a-z_]{0,62}$' or p_type = any (v_own) then
-        raise exception 'an event type of a holder is a lower-case word that the queue does not use itself, not %', p_type
+        raise exception 'an event type of a holder is a lower-case word that the queue does not use itself, not %', left(p_type, 100)
             using errcode = 'invalid_parameter_value';
     end if;
     if octet_length(p_message) > 65536 or pg_column_size(p_data) > 262144 then
@@ -1781,7 +1784,8 @@ comment on function moonmind_queue.next_due(text[], text[], text[]) is 'The slee
 --   * What an interrupted upload of the same name left behind is thrown away.
 -- Locks     the job, its lease.
 -- Events    artifact, when there are no bytes to wait for.
--- Errors    MQ001, MQ002; 23505 the name is taken by other bytes; 23514 unsafe name, bad digest.
+-- Errors    MQ001, MQ002; 22023 something is null, or a content type above 200 characters;
+--           23505 the name is taken by other bytes; 23514 unsafe name, bad digest.
 create or replace function moonmind_queue.open_artifact(
     p_job_id       bigint,
     p_token        bigint,
@@ -1800,6 +1804,14 @@ declare
     v_old   artifact;
     v_id    bigint;
 begin
+    if p_name is null or p_content_type is null or p_size_bytes is null or p_sha256 is null
+        or length(p_content_type) > 200
+    then
+        raise exception 'an artifact needs a name, a content type of at most 200 characters, a size and a sha256, not %, %, % and %',
+            coalesce(left(p_name, 100), 'null'), coalesce(left(p_content_type, 100), 'null'),
+            coalesce(p_size_bytes::text, 'null'), coalesce(left(p_sha256, 64), 'null')
+            using errcode = 'invalid_parameter_value';
+    end if;
     select * into v_old from artifact where job_id = p_job_id and token = p_token and name = p_name;
     if v_old.sealed_at is not null then
         if (v_old.size_bytes, v_old.sha256) = (p_size_bytes, p_sha256) then
@@ -1887,7 +1899,8 @@ comment on function moonmind_queue.prune(interval, integer) is 'Delete final job
 --     again change nothing and return the same id.
 -- Locks     the job, its lease.
 -- Events    artifact
--- Errors    MQ001, MQ002; 23505 the name is taken by other bytes; 23514 unsafe name;
+-- Errors    MQ001, MQ002; 22023 no name or no content, or a content type above 200 characters;
+--           23505 the name is taken by other bytes; 23514 unsafe name;
 --           22000 the bytes do not have the digest.
 create or replace function moonmind_queue.put_artifact(
     p_job_id       bigint,
@@ -1906,8 +1919,11 @@ declare
     v_sha256 constant text := encode(sha256(p_content), 'hex');
     v_id     bigint;
 begin
+    if p_content is null then
+        raise exception 'put_artifact needs content, not null' using errcode = 'invalid_parameter_value';
+    end if;
     if lower(p_sha256) <> v_sha256 then
-        raise exception 'artifact "%" was announced with sha256 % and has %', p_name, p_sha256, v_sha256
+        raise exception 'artifact "%" was announced with sha256 % and has %', left(p_name, 100), left(p_sha256, 64), v_sha256
             using errcode = 'data_exception';
     end if;
     v_id := open_artifact(
@@ -1982,6 +1998,8 @@ comment on function moonmind_queue.reclaim(integer) is 'Take jobs back whose lea
 -- <<<
 -- >>> sql/register_worker.sql
 -- register_worker(worker, agents, kinds, capabilities, slots, host, pid, version) → the id of this process start.
+--
+-- Errors    22023 worker blank or above 200 characters, no slot, or no pid, host or version.
 create or replace function moonmind_queue.register_worker(
     p_worker       text,
     p_agents       text[],
@@ -1993,14 +2011,29 @@ create or replace function moonmind_queue.register_worker(
     p_version      text
 )
 returns bigint
-language sql
+language plpgsql
 security definer
 set search_path = moonmind_queue, pg_temp
 as $$
+declare
+    v_now constant timestamptz := _now();
+    v_id  bigint;
+begin
+    if coalesce(p_worker, '') !~ '\S' or length(p_worker) > 200 or coalesce(p_slots, 0) < 1 then
+        raise exception 'a worker needs a name of at most 200 characters and at least 1 slot, not % and %',
+            coalesce(left(p_worker, 100), 'null'), coalesce(p_slots::text, 'null')
+            using errcode = 'invalid_parameter_value';
+    end if;
+    if p_pid is null or coalesce(length(p_host), 201) > 200 or coalesce(length(p_version), 201) > 200 then
+        raise exception 'a worker needs a pid, a host and a version of at most 200 characters, not %, % and %',
+            coalesce(p_pid::text, 'null'), coalesce(left(p_host, 100), 'null'), coalesce(left(p_version, 100), 'null')
+            using errcode = 'invalid_parameter_value';
+    end if;
     insert into worker (worker, agents, kinds, capabilities, slots, host, pid, version, started_at, seen_at)
-    select p_worker, p_agents, p_kinds, _capabilities(p_capabilities), p_slots, p_host, p_pid, p_version, now, now
-    from _now() as now
-    returning id;
+    values (p_worker, p_agents, p_kinds, _capabilities(p_capabilities), p_slots, p_host, p_pid, p_version, v_now, v_now)
+    returning id into v_id;
+    return v_id;
+end;
 $$;
 
 comment on function moonmind_queue.register_worker(text, text[], text[], text[], integer, text, integer, text) is 'Record the start of a worker process.';
