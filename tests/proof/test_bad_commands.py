@@ -11,14 +11,15 @@ import click
 import pytest
 from invariants import look
 
-from moonmind_queue import Queue, connect
+from moonmind_queue import Queue
 from moonmind_queue.cli import cli, main
 
+# What a shell can pass: any bytes but NUL; those that are no UTF-8 arrive as lone surrogates.
 WRONG = {
     "text": ["", " ", "\t", "\x01", "🦉" * 300, "x" * 100_000, "'; drop table job; --", "-1",
-             "{", "[]", "null", '{"a": "\\u0000"}', "a\0b", "\udcff", "9" * 400, "--"],
-    "integer": ["", "0", "-1", "1.5", "x", str(2**31), str(2**63), "9" * 400, "٣", "\0"],
-    "file": ["", "/", "/nonexistent/file", "a\0b", "\udcff"],
+             "{", "[]", "null", '{"a": "\\u0000"}', "\udcff", "9" * 400, "--"],
+    "integer": ["", "0", "-1", "1.5", "x", str(2**31), str(2**63), "9" * 400, "٣"],
+    "file": ["", "/", "/nonexistent/file", "\udcff"],
     "boolean": [],
 }  # fmt: skip
 WRONG["integer range"] = WRONG["integer"]
@@ -69,7 +70,7 @@ def test_a_wrong_word_is_refused_in_one_line(desk, proving, name, monkeypatch, t
                 main()
             said = capsys.readouterr()
             case = f"{name} {[*option, *words]!r:.120}: {ended.value.code}, {said.err!r:.300}"
-            assert ended.value.code in (0, 1, 2, 3), case
+            assert ended.value.code in (None, 0, 1, 2, 3), case
             if ended.value.code:
                 assert said.err.strip(), case
                 assert "Traceback" not in said.err, case

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from moonmind_queue import Queue
+from moonmind_queue import InvalidArgument, Queue
 
 TYPED = ("22", "23514", "MQ00")
 MEGABYTES = 10 * 2**20
@@ -169,6 +169,31 @@ def test_a_wrong_value_is_refused_with_a_typed_error_and_writes_nothing(desk, fu
 
     known = {name for known, name in OPEN if known == function}
     assert set(faults) == known, f"{function}: {faults}; mended: {known - set(faults)}"
+    assert desk.rows() == before
+
+
+@pytest.mark.parametrize("text", ["a\0b", "a\udcffb"], ids=["NUL", "no UTF-8"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda queue, job, text: queue.enqueue(text),
+        lambda queue, job, text: queue.enqueue("k", agent=text),
+        lambda queue, job, text: queue.enqueue("k", key=text),
+        lambda queue, job, text: queue.enqueue("k", capabilities=[text]),
+        lambda queue, job, text: queue.claim(text),
+        lambda queue, job, text: queue.claim("w", agents=[text]),
+        lambda queue, job, text: queue.append_event(job, text),
+        lambda queue, job, text: queue.put_artifact(job, text, b""),
+        lambda queue, job, text: queue.fail(job, "no", outcome=text),
+    ],
+)
+def test_text_that_postgresql_cannot_hold_is_refused_by_the_client(desk, call, text):
+    """An InvalidArgument, whoever notices; JSON, reasons and errors are made storable instead."""
+    before = desk.rows()
+
+    with pytest.raises(InvalidArgument):
+        call(Queue(desk.connection), desk.held, text)
+
     assert desk.rows() == before
 
 
