@@ -25,6 +25,7 @@ class Scene:
 
     job: int
     held: list[ClaimedJob]
+    other: int | None = None  # a job whose id is higher
 
     def lease(self, session: int) -> ClaimedJob:
         """The lease of a session; they share the one that there is."""
@@ -118,10 +119,19 @@ def joined(queue: Queue) -> Scene:
     return scene
 
 
+def crossed(queue: Queue) -> Scene:
+    """Two are held, and the id of the job that waits for the first lies between them."""
+    left = queue.enqueue("k", key="left")
+    job = queue.enqueue("k", key="job", after=[left])
+    right = queue.enqueue("k", key="right")
+    return Scene(job, queue.claim("w", limit=2), right)
+
+
 SCENES: dict[str, Callable[[Queue], Scene]] = {
     scene.__name__: scene
     for scene in (
         due, resting, promoted, held, expired, last_attempt, asked, parked, dead, succeeded, joined,
+        crossed,
     )
 }  # fmt: skip
 
@@ -129,6 +139,9 @@ SCENES: dict[str, Callable[[Queue], Scene]] = {
 CALLS: dict[str, Callable[[Queue, Scene, int], Any]] = {
     "claim": lambda queue, scene, n: [job.key for job in queue.claim(f"worker {n}", lease=LONG)],
     "complete": lambda queue, scene, n: queue.complete(scene.lease(n)),
+    "complete many": lambda queue, scene, n: len(
+        queue.complete_many([(job, {}) for job in scene.held])
+    ),
     "fail": lambda queue, scene, n: queue.fail(scene.lease(n), "no"),
     "renew": lambda queue, scene, n: [
         row.cancel_requested for row in queue.renew([scene.lease(n)], LONG)
@@ -139,7 +152,7 @@ CALLS: dict[str, Callable[[Queue, Scene, int], Any]] = {
     "unlock": lambda queue, scene, n: queue.unlock(scene.job, force=True),
     "retry": lambda queue, scene, n: queue.retry(scene.job),
     "enqueue after": lambda queue, scene, n: bool(
-        queue.enqueue("k", key=f"new {n}", after=[scene.job])
+        queue.enqueue("k", key=f"new {n}", after=[scene.job, scene.other or scene.job])
     ),
 }
 SKIPPERS = ("claim", "reclaim")  # what is locked is not there for them; the others wait
@@ -148,6 +161,7 @@ SKIPPERS = ("claim", "reclaim")  # what is locked is not there for them; the oth
 PINS = {
     "pin job": "select from job where key = 'job' for update",
     "pin child": "select from job where key = 'child' for update",
+    "pin other": "select from job where key = 'right' for update",
     "pin lease": "select from lease for update",
     "pin place": "select from ready for update",
 }

@@ -38,6 +38,7 @@ from moonmind_queue import ClaimedJob, Queue, QueueError
 DEFAULT = 500
 SEQUENCES = int(os.environ.get("MOONMIND_PROVE") or DEFAULT)
 STEPS = 30
+BATCH = 500
 ZERO, MINUTE = timedelta(0), timedelta(minutes=1)
 SECONDS = [0, 0, 0, -5, 60]
 NOBODY = 29
@@ -374,19 +375,20 @@ def test_the_queue_does_what_its_model_says(session, proving, clock_of, say):
     """After every call of every sequence: answers, rows, histories and invariants."""
     bench = Bench(session(), clock_of(proving))
 
-    run_state_machine_as_test(
-        lambda: _Machine(bench),
-        settings=settings(
-            max_examples=SEQUENCES,
-            stateful_step_count=STEPS,
-            deadline=None,
-            database=None,
-            derandomize=SEQUENCES == DEFAULT,
-            suppress_health_check=list(HealthCheck),
-            phases=(Phase.generate, Phase.shrink),
-            print_blob=True,
-        ),
-    )
+    for begun in range(0, SEQUENCES, BATCH):  # Hypothesis remembers all that it tried in one
+        run_state_machine_as_test(
+            lambda: _Machine(bench),
+            settings=settings(
+                max_examples=min(BATCH, SEQUENCES - begun),
+                stateful_step_count=STEPS,
+                deadline=None,
+                database=None,
+                derandomize=SEQUENCES == DEFAULT,
+                suppress_health_check=list(HealthCheck),
+                phases=(Phase.generate, Phase.shrink),
+                print_blob=True,
+            ),
+        )
 
     calls = bench.calls
     say(f"{bench.sequences} sequences, {calls.total()} calls agree with the model")
