@@ -287,7 +287,7 @@ begin
         left join made as guessed on guessed.id = by_id.id
     )
     select array_agg(child), array_agg(needs),
-           (array_agg(format('job %s depends on unknown job %s', coalesce(p_keys[place], place::text), coalesce(need, 'null')))
+           (array_agg(format('job %s depends on unknown job %s', coalesce(left(p_keys[place], 100), place::text), coalesce(left(need, 100), 'null')))
                filter (where needs is null))[1]
     into v_child, v_needs, v_fault
     from resolved;
@@ -377,7 +377,8 @@ begin
         case
             when jsonb_typeof(job) <> 'object' then 'is not an object'
             when jsonb_typeof(job -> 'after') not in ('array', 'null') then 'after is not an array'
-            else 'unknown name ' || (select string_agg(quote_ident(name), ', ') from jsonb_object_keys(job - v_names) as name)
+            else 'unknown name ' || (select string_agg(quote_ident(left(name, 100)), ', ') from (
+                select name from jsonb_object_keys(job - v_names) as name limit 5) as unknown)
         end
     ) into v_fault
     from jsonb_array_elements(p_jobs) with ordinality as given (job, place)
