@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 python := .venv/bin/python
 
-.PHONY: help test demo mutants check freeze wheel clean
+.PHONY: help test prove mutants demo check freeze wheel clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -12,6 +12,9 @@ test: .venv/ok ## Run the test-suite; args="-k claim" passes arguments to pytest
 
 mutants: .venv/ok ## Show that the suite notices each of many faults; args="-k token" for some
 	@$(python) tools/mutants.py $(args)
+
+prove: .venv/ok ## Compare the queue with its model in 20,000 sequences of calls, new ones each time
+	@MOONMIND_PROVE=$${MOONMIND_PROVE:-20000} tools/test_unit.sh tests/proof/test_state_machine.py $(args)
 
 demo: .venv/ok ## Show the queue at work, with a stand-in model; CODEX=real uses your Codex login
 	@$(python) tools/demo.py

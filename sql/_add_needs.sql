@@ -46,7 +46,7 @@ begin
         left join made as guessed on guessed.id = by_id.id
     )
     select array_agg(child), array_agg(needs),
-           (array_agg(format('job %s depends on unknown job %s', coalesce(p_keys[place], place::text), coalesce(need, 'null')))
+           (array_agg(format('job %s depends on unknown job %s', coalesce(left(p_keys[place], 100), place::text), coalesce(left(need, 100), 'null')))
                filter (where needs is null))[1]
     into v_child, v_needs, v_fault
     from resolved;

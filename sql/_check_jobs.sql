@@ -21,7 +21,8 @@ begin
         case
             when jsonb_typeof(job) <> 'object' then 'is not an object'
             when jsonb_typeof(job -> 'after') not in ('array', 'null') then 'after is not an array'
-            else 'unknown name ' || (select string_agg(quote_ident(name), ', ') from jsonb_object_keys(job - v_names) as name)
+            else 'unknown name ' || (select string_agg(quote_ident(left(name, 100)), ', ') from (
+                select name from jsonb_object_keys(job - v_names) as name limit 5) as unknown)
         end
     ) into v_fault
     from jsonb_array_elements(p_jobs) with ordinality as given (job, place)
@@ -30,6 +31,15 @@ begin
               else job - v_names <> '{}' or jsonb_typeof(job -> 'after') not in ('array', 'null')
           end
     limit 1;
+    if v_fault is null then
+        select format('job %s: needs a kind, and kind, agent and capabilities of at most 200 characters each', place)
+        into v_fault
+        from rows from (jsonb_to_recordset(p_jobs) as (kind text, agent text, capabilities text[]))
+            with ordinality as job (kind, agent, capabilities, place)
+        where kind is null
+           or greatest(length(kind), length(agent), (select max(length(name)) from unnest(capabilities) as name)) > 200
+        limit 1;
+    end if;
     if v_fault is not null then
         raise exception '%', v_fault using errcode = 'invalid_parameter_value';
     end if;

@@ -10,7 +10,7 @@ as $$
 declare
     v_policy constant policy := _policy();
 begin
-    if coalesce(btrim(p_worker), '') = '' or length(p_worker) > 200 then
+    if coalesce(p_worker, '') !~ '\S' or length(p_worker) > 200 then
         raise exception 'a worker needs a name of at most 200 characters'
             using errcode = 'invalid_parameter_value';
     end if;

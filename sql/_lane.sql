@@ -1,4 +1,6 @@
 -- _lane(agent, kind, capabilities, payload, concurrency_key) → the id of their lane, made when it is new.
+--
+-- Errors    22023 no kind or agent, or one of them or a capability above 200 characters.
 create or replace function moonmind_queue._lane(
     p_agent           text,
     p_kind            text,
@@ -29,6 +31,13 @@ begin
     order by id
     limit 1;
     if not found then
+        if p_kind is null or p_agent is null
+            or greatest(length(p_kind), length(p_agent), (select max(length(name)) from unnest(v_capabilities) as name)) > 200
+        then
+            raise exception 'a job needs a kind, an agent and capabilities of at most 200 characters each, not %, % and %',
+                coalesce(left(p_kind, 100), 'null'), coalesce(left(p_agent, 100), 'null'), left(v_capabilities::text, 100)
+                using errcode = 'invalid_parameter_value';
+        end if;
         insert into lane (agent, kind, capabilities, repository, concurrency_key)
         values (p_agent, p_kind, v_capabilities, v_repository, v_key)
         returning id into v_lane;

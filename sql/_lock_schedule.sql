@@ -11,7 +11,7 @@ declare
 begin
     select * into v_schedule from schedule where name = p_name for update;
     if not found then
-        raise exception 'schedule "%" does not exist', p_name using errcode = 'MQ005';
+        raise exception 'schedule "%" does not exist', left(p_name, 100) using errcode = 'MQ005';
     end if;
     return v_schedule;
 end;

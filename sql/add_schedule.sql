@@ -30,9 +30,15 @@ declare
     v_timezone constant text := coalesce(p_timezone, 'UTC');
     v_revision integer;
 begin
+    if p_name is null or v_cron is null then
+        raise exception 'a schedule needs a name and a cron expression, not % and %',
+            coalesce(left(p_name, 100), 'null'), coalesce(left(v_cron, 100), 'null')
+            using errcode = 'invalid_parameter_value';
+    end if;
     -- "at time zone" would take any nonsense with a digit for an offset.
     if not exists (select from pg_timezone_names where name = v_timezone) then
-        raise exception 'schedule %: unknown time zone "%"; give an IANA name such as Europe/Berlin', p_name, v_timezone
+        raise exception 'schedule %: unknown time zone "%"; give an IANA name such as Europe/Berlin',
+            left(p_name, 100), left(v_timezone, 100)
             using errcode = 'invalid_parameter_value';
     end if;
     perform _check_template(p_name, p_job);
@@ -59,7 +65,7 @@ begin
         return 'unchanged';
     end if;
 
-    perform pg_notify('moonmind_queue', coalesce(p_job ->> 'agent', 'codex'));
+    perform _ring(array[coalesce(p_job ->> 'agent', 'codex')]);
     return case v_revision when 1 then 'created' else 'updated' end;
 end;
 $$;

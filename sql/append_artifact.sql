@@ -4,7 +4,7 @@
 --   * By the lease holder only. The last byte seals the artifact; then everybody sees it.
 -- Locks     the job, its lease.
 -- Events    artifact, with the last byte.
--- Errors    MQ001, MQ002; 22023 no open artifact of this token, or more bytes than announced;
+-- Errors    MQ001, MQ002; 22023 no content, no open artifact of this token, or more bytes than announced;
 --           22000 the bytes do not have the announced digest.
 create or replace function moonmind_queue.append_artifact(p_artifact_id bigint, p_token bigint, p_content bytea)
 returns bigint
@@ -18,6 +18,9 @@ declare
     v_start    bigint;
     v_size     bigint;
 begin
+    if p_content is null then
+        raise exception 'append_artifact needs content, not null' using errcode = 'invalid_parameter_value';
+    end if;
     select * into v_artifact from artifact where id = p_artifact_id and token = p_token;
     if found then
         v_lease := _lock_lease(v_artifact.job_id, p_token);

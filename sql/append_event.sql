@@ -24,7 +24,7 @@ declare
     v_lease constant lease := _lock_lease(p_job_id, p_token);
 begin
     if p_type is null or p_type !~ '^[a-z][a-z_]{0,62}$' or p_type = any (v_own) then
-        raise exception 'an event type of a holder is a lower-case word that the queue does not use itself, not %', p_type
+        raise exception 'an event type of a holder is a lower-case word that the queue does not use itself, not %', left(p_type, 100)
             using errcode = 'invalid_parameter_value';
     end if;
     if octet_length(p_message) > 65536 or pg_column_size(p_data) > 262144 then

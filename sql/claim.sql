@@ -38,6 +38,7 @@ set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
+    c_most  constant integer := 100000;
     v_now   constant timestamptz := _now();
     v_lanes integer[];
     v_ids   bigint[];
@@ -53,9 +54,9 @@ begin
     v_lanes := _open_lanes(p_agents, p_kinds, p_capabilities);
     perform _promote(v_lanes, v_now);
     if exists (select from run_limit) then
-        v_ids := _take_within_limits(v_lanes, p_limit, v_now);
+        v_ids := _take_within_limits(v_lanes, least(p_limit, c_most), v_now);
     else
-        v_ids := _take(v_lanes, p_limit, v_now);
+        v_ids := _take(v_lanes, least(p_limit, c_most), v_now);
     end if;
     if v_ids = '{}' then
         return;

@@ -26,7 +26,7 @@ declare
     v_rest  interval;
 begin
     if coalesce(p_outcome, '') not in ('retry', 'block', 'fail') or p_retry_in not between interval '0' and interval '1 year' then
-        raise exception 'fail needs an outcome of retry, block or fail and a rest between 0 and a year, not % and %', p_outcome, p_retry_in
+        raise exception 'fail needs an outcome of retry, block or fail and a rest between 0 and a year, not % and %', left(p_outcome, 100), p_retry_in
             using errcode = 'invalid_parameter_value';
     end if;
     perform _check_text('error', p_error);

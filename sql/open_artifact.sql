@@ -8,7 +8,8 @@
 --   * What an interrupted upload of the same name left behind is thrown away.
 -- Locks     the job, its lease.
 -- Events    artifact, when there are no bytes to wait for.
--- Errors    MQ001, MQ002; 23505 the name is taken by other bytes; 23514 unsafe name, bad digest.
+-- Errors    MQ001, MQ002; 22023 something is null, or a content type above 200 characters;
+--           23505 the name is taken by other bytes; 23514 unsafe name, bad digest.
 create or replace function moonmind_queue.open_artifact(
     p_job_id       bigint,
     p_token        bigint,
@@ -27,6 +28,14 @@ declare
     v_old   artifact;
     v_id    bigint;
 begin
+    if p_name is null or p_content_type is null or p_size_bytes is null or p_sha256 is null
+        or length(p_content_type) > 200
+    then
+        raise exception 'an artifact needs a name, a content type of at most 200 characters, a size and a sha256, not %, %, % and %',
+            coalesce(left(p_name, 100), 'null'), coalesce(left(p_content_type, 100), 'null'),
+            coalesce(p_size_bytes::text, 'null'), coalesce(left(p_sha256, 64), 'null')
+            using errcode = 'invalid_parameter_value';
+    end if;
     select * into v_old from artifact where job_id = p_job_id and token = p_token and name = p_name;
     if v_old.sealed_at is not null then
         if (v_old.size_bytes, v_old.sha256) = (p_size_bytes, p_sha256) then

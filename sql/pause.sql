@@ -4,7 +4,7 @@
 --   * Jobs that are running go on. Lost leases and expired jobs stay as they are meanwhile.
 --   * Again: the new reason and end replace the old.
 -- Locks     its row in pause.
--- Errors    22023 until not in the future, reason above 64 KiB.
+-- Errors    22023 until not in the future, an agent that cannot be, reason above 64 KiB.
 create or replace function moonmind_queue.pause(
     p_agent  text        default null,
     p_reason text        default null,
@@ -18,6 +18,10 @@ as $$
 begin
     if p_until <= _now() then
         raise exception 'a pause until % would be over already', p_until
+            using errcode = 'invalid_parameter_value';
+    end if;
+    if p_agent = '' or length(p_agent) > 200 then
+        raise exception 'an agent has a name of at most 200 characters, not %', left(p_agent, 100)
             using errcode = 'invalid_parameter_value';
     end if;
     perform _check_text('reason', p_reason);

@@ -21,7 +21,7 @@ begin
         updated_at = _now()
     where name = p_name;
     if not p_paused then
-        perform pg_notify('moonmind_queue', coalesce(v_schedule.job ->> 'agent', 'codex'));
+        perform _ring(array[coalesce(v_schedule.job ->> 'agent', 'codex')]);
     end if;
 end;
 $$;

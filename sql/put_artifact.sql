@@ -7,7 +7,8 @@
 --     again change nothing and return the same id.
 -- Locks     the job, its lease.
 -- Events    artifact
--- Errors    MQ001, MQ002; 23505 the name is taken by other bytes; 23514 unsafe name;
+-- Errors    MQ001, MQ002; 22023 no name or no content, or a content type above 200 characters;
+--           23505 the name is taken by other bytes; 23514 unsafe name;
 --           22000 the bytes do not have the digest.
 create or replace function moonmind_queue.put_artifact(
     p_job_id       bigint,
@@ -26,8 +27,11 @@ declare
     v_sha256 constant text := encode(sha256(p_content), 'hex');
     v_id     bigint;
 begin
+    if p_content is null then
+        raise exception 'put_artifact needs content, not null' using errcode = 'invalid_parameter_value';
+    end if;
     if lower(p_sha256) <> v_sha256 then
-        raise exception 'artifact "%" was announced with sha256 % and has %', p_name, p_sha256, v_sha256
+        raise exception 'artifact "%" was announced with sha256 % and has %', left(p_name, 100), left(p_sha256, 64), v_sha256
             using errcode = 'data_exception';
     end if;
     v_id := open_artifact(

@@ -39,7 +39,7 @@ declare
     v_count integer := 0;
 begin
     if p_states is null or not p_states <@ '{succeeded,failed,dead_letter,cancelled}' then
-        raise exception 'redrive needs states that are final, not %', p_states
+        raise exception 'redrive needs states that are final, not %', left(p_states::text, 100)
             using errcode = 'invalid_parameter_value';
     end if;
     if coalesce(p_pace, '-1 s') not between interval '0' and interval '1 day' or coalesce(p_limit, 0) < 1 then

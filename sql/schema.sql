@@ -55,6 +55,7 @@ create table moonmind_queue.job (
     -- * stands for all agents and kinds where rules are made for them.
     constraint job_agent_is_given check (agent ~ '^\S(.*\S)?$' and length(agent) <= 200 and agent <> '*'),
     constraint job_kind_is_given check (kind ~ '^\S(.*\S)?$' and length(kind) <= 200 and kind <> '*'),
+    constraint job_name_is_short check (length(name) <= 500),
     constraint job_key_is_short check (key <> '' and length(key) <= 500),
     constraint job_payload_is_an_object check (jsonb_typeof(payload) = 'object'),
     constraint job_result_is_an_object check (jsonb_typeof(result) = 'object'),

@@ -16,7 +16,7 @@ begin
         or length(p_name) > 500 or p_max_running < 0
     then
         raise exception 'a limit needs a scope of agent, kind or concurrency_key, a name and a number of at least 0, not %, % and %',
-            p_scope, left(p_name, 500), p_max_running
+            left(p_scope, 100), left(p_name, 100), p_max_running
             using errcode = 'invalid_parameter_value';
     end if;
     if p_max_running is null then

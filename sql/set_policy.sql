@@ -20,7 +20,7 @@ set search_path = moonmind_queue, pg_temp
 as $$
 begin
     if not exists (select from pg_roles where rolname = p_role) then
-        raise exception 'there is no role %', p_role using errcode = 'invalid_parameter_value';
+        raise exception 'there is no role %', left(p_role, 100) using errcode = 'invalid_parameter_value';
     end if;
     if array_position(p_agents || p_kinds || p_repositories || p_capabilities || p_workers, null) is not null then
         raise exception 'the policy of % has a list with a null in it', p_role using errcode = 'invalid_parameter_value';

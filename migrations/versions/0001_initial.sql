@@ -56,6 +56,7 @@ create table moonmind_queue.job (
     -- * stands for all agents and kinds where rules are made for them.
     constraint job_agent_is_given check (agent ~ '^\S(.*\S)?$' and length(agent) <= 200 and agent <> '*'),
     constraint job_kind_is_given check (kind ~ '^\S(.*\S)?$' and length(kind) <= 200 and kind <> '*'),
+    constraint job_name_is_short check (length(name) <= 500),
     constraint job_key_is_short check (key <> '' and length(key) <= 500),
     constraint job_payload_is_an_object check (jsonb_typeof(payload) = 'object'),
     constraint job_result_is_an_object check (jsonb_typeof(result) = 'object'),
@@ -459,7 +460,7 @@ begin
         left join made as guessed on guessed.id = by_id.id
     )
     select array_agg(child), array_agg(needs),
-           (array_agg(format('job %s depends on unknown job %s', coalesce(p_keys[place], place::text), coalesce(need, 'null')))
+           (array_agg(format('job %s depends on unknown job %s', coalesce(left(p_keys[place], 100), place::text), coalesce(left(need, 100), 'null')))
                filter (where needs is null))[1]
     into v_child, v_needs, v_fault
     from resolved;
@@ -589,7 +590,8 @@ begin
         case
             when jsonb_typeof(job) <> 'object' then 'is not an object'
             when jsonb_typeof(job -> 'after') not in ('array', 'null') then 'after is not an array'
-            else 'unknown name ' || (select string_agg(quote_ident(name), ', ') from jsonb_object_keys(job - v_names) as name)
+            else 'unknown name ' || (select string_agg(quote_ident(left(name, 100)), ', ') from (
+                select name from jsonb_object_keys(job - v_names) as name limit 5) as unknown)
         end
     ) into v_fault
     from jsonb_array_elements(p_jobs) with ordinality as given (job, place)
@@ -598,6 +600,15 @@ begin
               else job - v_names <> '{}' or jsonb_typeof(job -> 'after') not in ('array', 'null')
           end
     limit 1;
+    if v_fault is null then
+        select format('job %s: needs a kind, and kind, agent and capabilities of at most 200 characters each', place)
+        into v_fault
+        from rows from (jsonb_to_recordset(p_jobs) as (kind text, agent text, capabilities text[]))
+            with ordinality as job (kind, agent, capabilities, place)
+        where kind is null
+           or greatest(length(kind), length(agent), (select max(length(name)) from unnest(capabilities) as name)) > 200
+        limit 1;
+    end if;
     if v_fault is not null then
         raise exception '%', v_fault using errcode = 'invalid_parameter_value';
     end if;
@@ -751,7 +762,7 @@ as $$
 declare
     v_policy constant policy := _policy();
 begin
-    if coalesce(btrim(p_worker), '') = '' or length(p_worker) > 200 then
+    if coalesce(p_worker, '') !~ '\S' or length(p_worker) > 200 then
         raise exception 'a worker needs a name of at most 200 characters'
             using errcode = 'invalid_parameter_value';
     end if;
@@ -1173,6 +1184,8 @@ comment on function moonmind_queue._is_paused(text, text) is 'Whether an agent i
 -- <<<
 -- >>> sql/_lane.sql
 -- _lane(agent, kind, capabilities, payload, concurrency_key) → the id of their lane, made when it is new.
+--
+-- Errors    22023 no kind or agent, or one of them or a capability above 200 characters.
 create or replace function moonmind_queue._lane(
     p_agent           text,
     p_kind            text,
@@ -1203,6 +1216,13 @@ begin
     order by id
     limit 1;
     if not found then
+        if p_kind is null or p_agent is null
+            or greatest(length(p_kind), length(p_agent), (select max(length(name)) from unnest(v_capabilities) as name)) > 200
+        then
+            raise exception 'a job needs a kind, an agent and capabilities of at most 200 characters each, not %, % and %',
+                coalesce(left(p_kind, 100), 'null'), coalesce(left(p_agent, 100), 'null'), left(v_capabilities::text, 100)
+                using errcode = 'invalid_parameter_value';
+        end if;
         insert into lane (agent, kind, capabilities, repository, concurrency_key)
         values (p_agent, p_kind, v_capabilities, v_repository, v_key)
         returning id into v_lane;
@@ -1430,7 +1450,7 @@ declare
 begin
     select * into v_schedule from schedule where name = p_name for update;
     if not found then
-        raise exception 'schedule "%" does not exist', p_name using errcode = 'MQ005';
+        raise exception 'schedule "%" does not exist', left(p_name, 100) using errcode = 'MQ005';
     end if;
     return v_schedule;
 end;
@@ -2509,9 +2529,15 @@ declare
     v_timezone constant text := coalesce(p_timezone, 'UTC');
     v_revision integer;
 begin
+    if p_name is null or v_cron is null then
+        raise exception 'a schedule needs a name and a cron expression, not % and %',
+            coalesce(left(p_name, 100), 'null'), coalesce(left(v_cron, 100), 'null')
+            using errcode = 'invalid_parameter_value';
+    end if;
     -- "at time zone" would take any nonsense with a digit for an offset.
     if not exists (select from pg_timezone_names where name = v_timezone) then
-        raise exception 'schedule %: unknown time zone "%"; give an IANA name such as Europe/Berlin', p_name, v_timezone
+        raise exception 'schedule %: unknown time zone "%"; give an IANA name such as Europe/Berlin',
+            left(p_name, 100), left(v_timezone, 100)
             using errcode = 'invalid_parameter_value';
     end if;
     perform _check_template(p_name, p_job);
@@ -2538,7 +2564,7 @@ begin
         return 'unchanged';
     end if;
 
-    perform pg_notify('moonmind_queue', coalesce(p_job ->> 'agent', 'codex'));
+    perform _ring(array[coalesce(p_job ->> 'agent', 'codex')]);
     return case v_revision when 1 then 'created' else 'updated' end;
 end;
 $$;
@@ -2553,7 +2579,7 @@ is 'Add a schedule, or change the one of that name.';
 --   * By the lease holder only. The last byte seals the artifact; then everybody sees it.
 -- Locks     the job, its lease.
 -- Events    artifact, with the last byte.
--- Errors    MQ001, MQ002; 22023 no open artifact of this token, or more bytes than announced;
+-- Errors    MQ001, MQ002; 22023 no content, no open artifact of this token, or more bytes than announced;
 --           22000 the bytes do not have the announced digest.
 create or replace function moonmind_queue.append_artifact(p_artifact_id bigint, p_token bigint, p_content bytea)
 returns bigint
@@ -2567,6 +2593,9 @@ declare
     v_start    bigint;
     v_size     bigint;
 begin
+    if p_content is null then
+        raise exception 'append_artifact needs content, not null' using errcode = 'invalid_parameter_value';
+    end if;
     select * into v_artifact from artifact where id = p_artifact_id and token = p_token;
     if found then
         v_lease := _lock_lease(v_artifact.job_id, p_token);
@@ -2630,7 +2659,7 @@ declare
     v_lease constant lease := _lock_lease(p_job_id, p_token);
 begin
     if p_type is null or p_type !~ '^[a-z][a-z_]{0,62}$' or p_type = any (v_own) then
-        raise exception 'an event type of a holder is a lower-case word that the queue does not use itself, not %', p_type
+        raise exception 'an event type of a holder is a lower-case word that the queue does not use itself, not %', left(p_type, 100)
             using errcode = 'invalid_parameter_value';
     end if;
     if octet_length(p_message) > 65536 or pg_column_size(p_data) > 262144 then
@@ -2734,6 +2763,7 @@ set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
+    c_most  constant integer := 100000;
     v_now   constant timestamptz := _now();
     v_lanes integer[];
     v_ids   bigint[];
@@ -2749,9 +2779,9 @@ begin
     v_lanes := _open_lanes(p_agents, p_kinds, p_capabilities);
     perform _promote(v_lanes, v_now);
     if exists (select from run_limit) then
-        v_ids := _take_within_limits(v_lanes, p_limit, v_now);
+        v_ids := _take_within_limits(v_lanes, least(p_limit, c_most), v_now);
     else
-        v_ids := _take(v_lanes, p_limit, v_now);
+        v_ids := _take(v_lanes, least(p_limit, c_most), v_now);
     end if;
     if v_ids = '{}' then
         return;
@@ -3327,7 +3357,7 @@ declare
     v_rest  interval;
 begin
     if coalesce(p_outcome, '') not in ('retry', 'block', 'fail') or p_retry_in not between interval '0' and interval '1 year' then
-        raise exception 'fail needs an outcome of retry, block or fail and a rest between 0 and a year, not % and %', p_outcome, p_retry_in
+        raise exception 'fail needs an outcome of retry, block or fail and a rest between 0 and a year, not % and %', left(p_outcome, 100), p_retry_in
             using errcode = 'invalid_parameter_value';
     end if;
     perform _check_text('error', p_error);
@@ -3533,7 +3563,8 @@ comment on function moonmind_queue.next_due(text[], text[], text[], bigint) is '
 --   * What an interrupted upload of the same name left behind is thrown away.
 -- Locks     the job, its lease.
 -- Events    artifact, when there are no bytes to wait for.
--- Errors    MQ001, MQ002; 23505 the name is taken by other bytes; 23514 unsafe name, bad digest.
+-- Errors    MQ001, MQ002; 22023 something is null, or a content type above 200 characters;
+--           23505 the name is taken by other bytes; 23514 unsafe name, bad digest.
 create or replace function moonmind_queue.open_artifact(
     p_job_id       bigint,
     p_token        bigint,
@@ -3552,6 +3583,14 @@ declare
     v_old   artifact;
     v_id    bigint;
 begin
+    if p_name is null or p_content_type is null or p_size_bytes is null or p_sha256 is null
+        or length(p_content_type) > 200
+    then
+        raise exception 'an artifact needs a name, a content type of at most 200 characters, a size and a sha256, not %, %, % and %',
+            coalesce(left(p_name, 100), 'null'), coalesce(left(p_content_type, 100), 'null'),
+            coalesce(p_size_bytes::text, 'null'), coalesce(left(p_sha256, 64), 'null')
+            using errcode = 'invalid_parameter_value';
+    end if;
     select * into v_old from artifact where job_id = p_job_id and token = p_token and name = p_name;
     if v_old.sealed_at is not null then
         if (v_old.size_bytes, v_old.sha256) = (p_size_bytes, p_sha256) then
@@ -3582,7 +3621,7 @@ comment on function moonmind_queue.open_artifact(bigint, bigint, text, text, big
 --   * Jobs that are running go on. Lost leases and expired jobs stay as they are meanwhile.
 --   * Again: the new reason and end replace the old.
 -- Locks     its row in pause.
--- Errors    22023 until not in the future, reason above 64 KiB.
+-- Errors    22023 until not in the future, an agent that cannot be, reason above 64 KiB.
 create or replace function moonmind_queue.pause(
     p_agent  text        default null,
     p_reason text        default null,
@@ -3596,6 +3635,10 @@ as $$
 begin
     if p_until <= _now() then
         raise exception 'a pause until % would be over already', p_until
+            using errcode = 'invalid_parameter_value';
+    end if;
+    if p_agent = '' or length(p_agent) > 200 then
+        raise exception 'an agent has a name of at most 200 characters, not %', left(p_agent, 100)
             using errcode = 'invalid_parameter_value';
     end if;
     perform _check_text('reason', p_reason);
@@ -3629,7 +3672,7 @@ begin
         updated_at = _now()
     where name = p_name;
     if not p_paused then
-        perform pg_notify('moonmind_queue', coalesce(v_schedule.job ->> 'agent', 'codex'));
+        perform _ring(array[coalesce(v_schedule.job ->> 'agent', 'codex')]);
     end if;
 end;
 $$;
@@ -3703,7 +3746,8 @@ comment on function moonmind_queue.prune(interval, integer) is 'Delete final job
 --     again change nothing and return the same id.
 -- Locks     the job, its lease.
 -- Events    artifact
--- Errors    MQ001, MQ002; 23505 the name is taken by other bytes; 23514 unsafe name;
+-- Errors    MQ001, MQ002; 22023 no name or no content, or a content type above 200 characters;
+--           23505 the name is taken by other bytes; 23514 unsafe name;
 --           22000 the bytes do not have the digest.
 create or replace function moonmind_queue.put_artifact(
     p_job_id       bigint,
@@ -3722,8 +3766,11 @@ declare
     v_sha256 constant text := encode(sha256(p_content), 'hex');
     v_id     bigint;
 begin
+    if p_content is null then
+        raise exception 'put_artifact needs content, not null' using errcode = 'invalid_parameter_value';
+    end if;
     if lower(p_sha256) <> v_sha256 then
-        raise exception 'artifact "%" was announced with sha256 % and has %', p_name, p_sha256, v_sha256
+        raise exception 'artifact "%" was announced with sha256 % and has %', left(p_name, 100), left(p_sha256, 64), v_sha256
             using errcode = 'data_exception';
     end if;
     v_id := open_artifact(
@@ -3925,7 +3972,7 @@ declare
     v_count integer := 0;
 begin
     if p_states is null or not p_states <@ '{succeeded,failed,dead_letter,cancelled}' then
-        raise exception 'redrive needs states that are final, not %', p_states
+        raise exception 'redrive needs states that are final, not %', left(p_states::text, 100)
             using errcode = 'invalid_parameter_value';
     end if;
     if coalesce(p_pace, '-1 s') not between interval '0' and interval '1 day' or coalesce(p_limit, 0) < 1 then
@@ -3963,7 +4010,8 @@ is 'Let all matching jobs that ended run again, paced.';
 -- >>> sql/register_worker.sql
 -- register_worker(worker, agents, kinds, capabilities, slots, host, pid, version, versions) → the id of this process start.
 --
--- Errors    22023 a worker without a usable name; MQ004 a name that the login's policy does not list.
+-- Errors    22023 a worker without a usable name, no slot, or no pid, host or version; MQ004 a name
+--           that the login's policy does not list.
 create or replace function moonmind_queue.register_worker(
     p_worker       text,
     p_agents       text[],
@@ -3981,13 +4029,26 @@ security definer
 set search_path = moonmind_queue, pg_temp
 as $$
 declare
-    v_id bigint;
+    v_now constant timestamptz := _now();
+    v_id  bigint;
 begin
     perform _check_worker(p_worker);
-    insert into worker (worker, agents, kinds, capabilities, slots, host, pid, version, versions, role, started_at, seen_at)
-    select p_worker, p_agents, p_kinds, _capabilities(p_capabilities), p_slots, p_host, p_pid, p_version,
-           coalesce(p_versions, '{}'), session_user, now, now
-    from _now() as now
+    if coalesce(p_slots, 0) < 1 then
+        raise exception 'a worker needs at least 1 slot, not %', coalesce(p_slots::text, 'null')
+            using errcode = 'invalid_parameter_value';
+    end if;
+    if p_pid is null or coalesce(length(p_host), 201) > 200 or coalesce(length(p_version), 201) > 200 then
+        raise exception 'a worker needs a pid, a host and a version of at most 200 characters, not %, % and %',
+            coalesce(p_pid::text, 'null'), coalesce(left(p_host, 100), 'null'), coalesce(left(p_version, 100), 'null')
+            using errcode = 'invalid_parameter_value';
+    end if;
+    insert into worker (
+        worker, agents, kinds, capabilities, slots, host, pid, version, versions, role, started_at, seen_at
+    )
+    values (
+        p_worker, p_agents, p_kinds, _capabilities(p_capabilities), p_slots, p_host, p_pid, p_version,
+        coalesce(p_versions, '{}'), session_user, v_now, v_now
+    )
     returning id into v_id;
     return v_id;
 end;
@@ -4412,7 +4473,7 @@ begin
         or length(p_name) > 500 or p_max_running < 0
     then
         raise exception 'a limit needs a scope of agent, kind or concurrency_key, a name and a number of at least 0, not %, % and %',
-            p_scope, left(p_name, 500), p_max_running
+            left(p_scope, 100), left(p_name, 100), p_max_running
             using errcode = 'invalid_parameter_value';
     end if;
     if p_max_running is null then
@@ -4452,7 +4513,7 @@ set search_path = moonmind_queue, pg_temp
 as $$
 begin
     if not exists (select from pg_roles where rolname = p_role) then
-        raise exception 'there is no role %', p_role using errcode = 'invalid_parameter_value';
+        raise exception 'there is no role %', left(p_role, 100) using errcode = 'invalid_parameter_value';
     end if;
     if array_position(p_agents || p_kinds || p_repositories || p_capabilities || p_workers, null) is not null then
         raise exception 'the policy of % has a list with a null in it', p_role using errcode = 'invalid_parameter_value';

@@ -100,6 +100,11 @@ def write(queue: "Queue", artifact: "Artifact", output: Path | None) -> None:
     text = artifact.content_type.startswith(("text/", "application/json", "application/jsonl"))
     if output is None and sys.stdout.isatty() and not text:
         raise click.UsageError(f"{artifact.name} is {artifact.content_type}: give -o FILE")
-    with click.open_file(str(output) if output else "-", "wb", atomic=output is not None) as stream:
-        for chunk in queue.read_artifact(artifact):
-            stream.write(chunk)
+    try:
+        with click.open_file(str(output or "-"), "wb", atomic=output is not None) as stream:
+            for chunk in queue.read_artifact(artifact):
+                stream.write(chunk)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise click.ClickException(f"cannot write {output or 'it'}: {error.strerror}") from error

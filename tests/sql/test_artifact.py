@@ -194,8 +194,8 @@ def test_a_name_with_a_nul_is_refused(queue, db, held, picture):
     [
         ("content_type", "", "23514"),
         ("content_type", "text/plain\nX: y", "23514"),
-        ("name", None, "23502"),
-        ("content", None, "23502"),
+        ("name", None, "22023"),
+        ("content", None, "22023"),
     ],
 )
 def test_a_value_that_cannot_be_kept_is_refused(db, held, refused, column, value, sqlstate):

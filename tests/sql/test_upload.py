@@ -113,7 +113,7 @@ def test_an_empty_chunk_changes_nothing(queue, db, held):
 @pytest.mark.parametrize("size", [-1, None])
 def test_a_size_that_cannot_be_is_refused(db, held, refused, size):
     """Below zero there is nothing."""
-    with refused("23514" if size else "23502"):
+    with refused("23514" if size else "22023"):
         db.execute(
             "select moonmind_queue.open_artifact(%s, %s, 'a', 'text/plain', %s, %s)",
             [held.id, held.token, size, "0" * 64],

@@ -1,0 +1,386 @@
+"""What the queue ought to do, in plain Python and without a database: the other half of the proof.
+
+Each method is a SQL function, with the arguments of the client's method of that name. It answers
+as that must answer, raises what that must raise, and leaves the jobs as the rows must then be. What
+only the database can choose, ids of new jobs and tokens of new leases, comes as the first argument.
+Time is ``now``; the back-off has no jitter.
+
+Where this model and ``sql/`` disagree, ``docs/states.md`` decides which of them is wrong.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from moonmind_queue import ClaimedJob, JobState, Reclaimed, Renewal
+from moonmind_queue.errors import InvalidArgument, JobNotFound, LeaseLost, WrongState
+
+BACKOFF, BACKOFF_CAP, FIRST_LOSS = (
+    timedelta(seconds=15),
+    timedelta(seconds=600),
+    timedelta(seconds=1),
+)
+ALIVE = timedelta(seconds=120)
+HOUR = timedelta(hours=1)  # of waiting: as good as one level of priority
+FINAL = ("succeeded", "failed", "dead_letter", "cancelled")
+HELD = ("claimed", "running")
+
+
+@dataclass
+class Lease:
+    """Who has a job, by which token, until when; ``cancel`` is the reason to stop."""
+
+    worker: str
+    token: int
+    expires_at: datetime
+    cancel: str | None = None
+
+
+@dataclass
+class Job:
+    """One job, as given and as it stands, and the types of its events, oldest first."""
+
+    id: int
+    needs: frozenset[int]
+    kind: str
+    agent: str = "codex"
+    key: str | None = None
+    priority: int = 0
+    run_at: datetime = datetime.min
+    max_attempts: int = 3
+    capabilities: Sequence[str] = ()
+    state: str = "queued"
+    attempt: int = 0
+    error: str | None = None
+    result: Mapping[str, Any] | None = None
+    lease: Lease | None = None
+    finished_at: datetime | None = None
+    scheduled: bool = False  # its time had not come when it was queued, and no claim moved it since
+    losses: int = 0
+    history: list[str] = field(default_factory=lambda: ["created"])
+
+
+class Model:
+    """Jobs, workers and artifacts of one queue."""
+
+    def __init__(self, now: datetime, operator: str) -> None:
+        self.now, self.operator = now, operator
+        self.jobs: dict[int, Job] = {}
+        self.workers: dict[int, tuple[str, datetime, bool]] = {}  # name, seen at, stopped
+        self.artifacts: dict[tuple[int, str], bytes] = {}
+
+    # --- produce ---------------------------------------------------------------------------
+
+    def enqueue(self, new_id: int, *, after: Sequence[int] = (), **given: Any) -> int:
+        """One job, queued, or waiting while something that it needs has not succeeded."""
+        if (known := self._by_key(given.get("key"))) is not None:
+            return known
+        if not set(after) <= set(self.jobs):
+            raise InvalidArgument
+        self._add(new_id, frozenset(after), given)
+        return new_id
+
+    def enqueue_many(self, new_ids: Sequence[int], jobs: Sequence[Mapping[str, Any]]) -> list[int]:
+        """All or none; a key that exists, or stood earlier in the call, is that job."""
+        keys = [job.get("key") for job in jobs]
+        known = [self._by_key(key) for key in keys]
+        first = [p if key is None else keys.index(key) for p, key in enumerate(keys)]
+        made = [p for p in range(len(jobs)) if known[p] is None and first[p] == p]
+        places = {keys[p]: p for p in made if keys[p] is not None}
+        needs = {p: [self._need(need, places) for need in jobs[p].get("after", ())] for p in made}
+        _refuse_circles({p: [need for new, need in needs[p] if new] for p in made})
+        for p in sorted(made, key=lambda p: new_ids[p]):
+            after = frozenset(new_ids[need] if new else need for new, need in needs[p])
+            self._add(new_ids[p], after, {k: v for k, v in jobs[p].items() if k != "after"})
+        return [new_ids[first[p]] if id is None else id for p, id in enumerate(known)]
+
+    def _need(self, need: int | str, places: Mapping[str | None, int]) -> tuple[bool, int]:
+        """Whether the call makes the job that is needed, and its place in the call, or its id."""
+        if isinstance(need, str) and need in places:
+            return True, places[need]
+        known = self._by_key(need) if isinstance(need, str) else need
+        if known not in self.jobs:
+            raise InvalidArgument
+        return False, known
+
+    def _add(self, new_id: int, needs: frozenset[int], given: Mapping[str, Any]) -> None:
+        job = self.jobs[new_id] = Job(new_id, needs, **given)
+        self._queue(job, given.get("run_at") or self.now)
+
+    # --- hold a lease ----------------------------------------------------------------------
+
+    def claim(
+        self, tokens: Iterator[int], worker: str, *, agents: Sequence[str] | None = None,
+        kinds: Sequence[str] | None = None, capabilities: Sequence[str] = (), limit: int = 1,
+        lease: timedelta = timedelta(seconds=120), start: bool = False,
+    ) -> list[int]:  # fmt: skip
+        """The most urgent, then oldest, then first of the due jobs that this worker may take."""
+        if limit < 1 or not timedelta(0) < lease <= timedelta(days=1):
+            raise InvalidArgument
+        due = [job for job in self._admitted(agents, kinds, capabilities)
+               if job.state == "queued" and job.run_at <= self.now]  # fmt: skip
+        for job in due:
+            job.scheduled = False
+        due.sort(key=lambda job: (job.run_at - job.priority * HOUR, job.id))
+        for job in due[:limit]:
+            assert all(self.jobs[need].state == "succeeded" for need in job.needs)
+            job.state, job.attempt = "running" if start else "claimed", job.attempt + 1
+            job.lease = Lease(worker, next(tokens), self.now + lease)
+            job.history += ["claimed", "started"] if start else ["claimed"]
+        return [job.id for job in due[:limit]]
+
+    def start(self, held: ClaimedJob) -> None:
+        """claimed becomes running; what runs goes on."""
+        job, _ = self._held(held)
+        if job.state == "claimed":
+            job.state = "running"
+            job.history.append("started")
+
+    def renew(self, jobs: Sequence[ClaimedJob], lease: timedelta) -> list[Renewal]:
+        """Those leases that are still held, and whether their holder should stop."""
+        if not timedelta(0) < lease <= timedelta(days=1):
+            raise InvalidArgument
+        renewed = {}
+        for held in sorted(jobs, key=lambda job: job.id):
+            if found := self._lease(held):
+                found.expires_at = self.now + lease
+                renewed[held.id] = Renewal(
+                    job_id=held.id, token=held.token, expires_at=found.expires_at,
+                    cancel_requested=found.cancel is not None,
+                )  # fmt: skip
+        return list(renewed.values())
+
+    def complete(self, held: ClaimedJob, result: Mapping[str, Any]) -> None:
+        """Success, which dependents hear of; cancelled when that was asked for before."""
+        self._held(held)
+        self.complete_many([(held, result)])
+
+    def complete_many(
+        self, results: Iterable[tuple[ClaimedJob, Mapping[str, Any]]]
+    ) -> dict[int, str]:
+        """As complete(), but a lost lease is passed over."""
+        ended: dict[int, str] = {}
+        for held, result in results:
+            if lease := self._lease(held):
+                job = self.jobs[held.id]
+                job.result = result
+                ended[job.id] = self._end(
+                    job, "cancelled" if lease.cancel else "succeeded", lease.cancel
+                )
+        free = [j for j in self.jobs.values() if j.state == "waiting" and not self._waits(j)]
+        for job in free:
+            job.history.append("ready")
+            self._queue(job, job.run_at)
+        return ended
+
+    def fail(
+        self, held: ClaimedJob, error: str, *, outcome: str, retry_in: timedelta | None
+    ) -> str:
+        """Queued after a rest, dead_letter, blocked or failed; a cancel request wins."""
+        job, lease = self._held(held)
+        if outcome not in ("retry", "block", "fail") or (retry_in or timedelta(0)) < timedelta(0):
+            raise InvalidArgument
+        if lease.cancel:
+            return self._end(job, "cancelled", lease.cancel)
+        if outcome == "block":
+            return self._end(job, "blocked", error)
+        if outcome == "fail":
+            return self._end(job, "failed", error)
+        job.history.append("failed")
+        job.error = error
+        if job.attempt >= job.max_attempts:
+            return self._end(job, "dead_letter", error)
+        return self._queue(
+            job, self.now + (_backoff(job.attempt) if retry_in is None else retry_in)
+        )
+
+    def release(self, held: ClaimedJob) -> None:
+        """Queued again at its old place, as if it had not been claimed."""
+        job, lease = self._held(held)
+        if lease.cancel:
+            self._end(job, "cancelled", lease.cancel)
+        else:
+            job.attempt -= 1
+            job.history.append("released")
+            self._queue(job, job.run_at)
+
+    def append_event(self, held: ClaimedJob, type: str) -> int:
+        """The number of the event."""
+        job, _ = self._held(held)
+        if type in ("created", "completed", "cancelled"):
+            raise InvalidArgument
+        job.history.append(type)
+        return len(job.history)
+
+    def put_artifact(self, held: ClaimedJob, name: str, content: bytes) -> None:
+        """Once per lease and name; the same bytes again change nothing."""
+        job, _ = self._held(held)
+        if (held.token, name) not in self.artifacts:
+            self.artifacts[held.token, name] = content
+            job.history.append("artifact")
+        elif self.artifacts[held.token, name] != content:
+            raise InvalidArgument
+
+    # --- operate ---------------------------------------------------------------------------
+
+    def reclaim(self, limit: int) -> list[Reclaimed]:
+        """Take back what ran out: cancelled if asked for, dead_letter after the last attempt."""
+        lost = [job for job in sorted(self.jobs.values(), key=lambda job: job.id)
+                if job.lease and job.lease.expires_at <= self.now][:limit]  # fmt: skip
+        for job in lost:
+            assert job.lease
+            why = f"the lease of {job.lease.worker} ran out"
+            job.history.append("expired")
+            job.losses += 1
+            if job.lease.cancel:
+                self._end(job, "cancelled", job.lease.cancel)
+            elif job.attempt >= job.max_attempts:
+                last = f", the last of {job.max_attempts}"
+                self._end(job, "dead_letter", why + last)
+            else:
+                job.error = why
+                rest = FIRST_LOSS if job.losses == 1 else _backoff(job.attempt)
+                self._queue(job, self.now + rest)
+        return [Reclaimed(job_id=job.id, state=JobState(job.state)) for job in lost]
+
+    def cancel(self, job_id: int, reason: str | None) -> str:
+        """At once, or a request to the holder; of several requests the first one counts."""
+        job = self._job(job_id)
+        reason = reason or f"cancelled by {self.operator}"
+        if job.state in ("succeeded", "failed", "dead_letter"):
+            raise WrongState
+        if job.lease:
+            if not job.lease.cancel:
+                job.lease.cancel = reason
+                job.history.append("cancel_requested")
+        elif job.state != "cancelled":
+            self._end(job, "cancelled", reason)
+        return job.state
+
+    def retry(self, job_id: int) -> str:
+        """Final or blocked: again, from the first attempt. Resting: now, the attempts kept."""
+        job = self._job(job_id)
+        if job.state in (*HELD, "waiting"):
+            raise WrongState
+        if job.state == "queued" and job.run_at <= self.now:
+            return job.state
+        if job.state != "queued":
+            if job.state == "succeeded":
+                self._hold_dependents(job)
+            job.attempt, job.result = 0, None
+        job.losses = 0
+        job.history.append("retried")
+        return self._queue(job, self.now)
+
+    def unlock(self, job_id: int, *, force: bool) -> str:
+        """Take the lease away; from a worker that is alive only by force."""
+        job = self._job(job_id)
+        if not job.lease or (not force and self._alive(job.lease.worker)):
+            raise WrongState
+        job.history.append("unlocked")
+        if job.lease.cancel:
+            return self._end(job, "cancelled", job.lease.cancel)
+        return self._queue(job, self.now)
+
+    def prune(self, older_than: timedelta, limit: int) -> int:
+        """Delete what ended before, from the ends of chains, each time those of lowest id."""
+        total = 0
+        while total < limit:
+            needed = {need for job in self.jobs.values() for need in job.needs}
+            gone = [job.id for job in self.jobs.values() if job.id not in needed and job.finished_at
+                    and job.finished_at < self.now - older_than]  # fmt: skip
+            for job_id in sorted(gone)[: limit - total]:
+                del self.jobs[job_id]
+                total += 1
+            if not gone:
+                break
+        return total
+
+    # --- be a worker -----------------------------------------------------------------------
+
+    def next_due(
+        self, agents: Sequence[str] | None, kinds: Sequence[str] | None, capabilities: Sequence[str]
+    ) -> timedelta | None:
+        """How long until time alone brings such a worker something."""
+        due = [job.run_at for job in self._admitted(agents, kinds, capabilities) if job.scheduled]
+        due += [job.lease.expires_at for job in self.jobs.values() if job.lease]
+        return max(min(due) - self.now, timedelta(0)) if due else None
+
+    def see_worker(self, worker_id: int, name: str, *, stopped: bool = False) -> None:
+        """A process started, lives or ends; register_worker() is the first of these."""
+        self.workers[worker_id] = (name, self.now, stopped)
+
+    # --- what the functions share ----------------------------------------------------------
+
+    def _job(self, job_id: int) -> Job:
+        if job_id not in self.jobs:
+            raise JobNotFound
+        return self.jobs[job_id]
+
+    def _by_key(self, key: str | None) -> int | None:
+        return next((j.id for j in self.jobs.values() if key is not None and j.key == key), None)
+
+    def _lease(self, held: ClaimedJob) -> Lease | None:
+        job = self.jobs.get(held.id)
+        return job.lease if job and job.lease and job.lease.token == held.token else None
+
+    def _held(self, held: ClaimedJob) -> tuple[Job, Lease]:
+        job = self._job(held.id)
+        if not (lease := self._lease(held)):
+            raise LeaseLost
+        return job, lease
+
+    def _admitted(
+        self, agents: Sequence[str] | None, kinds: Sequence[str] | None, capabilities: Sequence[str]
+    ) -> list[Job]:
+        return [
+            job
+            for job in self.jobs.values()
+            if (agents is None or job.agent in agents)
+            and (kinds is None or job.kind in kinds)
+            and set(job.capabilities) <= set(capabilities)
+        ]
+
+    def _alive(self, worker: str) -> bool:
+        return any(
+            name == worker and not stopped and seen >= self.now - ALIVE
+            for name, seen, stopped in self.workers.values()
+        )
+
+    def _waits(self, job: Job) -> bool:
+        return any(self.jobs[need].state != "succeeded" for need in job.needs)
+
+    def _queue(self, job: Job, run_at: datetime) -> str:
+        job.state, job.run_at = "waiting" if self._waits(job) else "queued", run_at
+        job.lease, job.finished_at = None, None
+        job.scheduled = job.state == "queued" and run_at > self.now
+        return job.state
+
+    def _end(self, job: Job, state: str, error: str | None) -> str:
+        job.state, job.error, job.lease, job.scheduled = state, error, None, False
+        job.finished_at = self.now if state in FINAL else None
+        job.history.append(
+            {"succeeded": "completed", "dead_letter": "dead_lettered"}.get(state, state)
+        )
+        return state
+
+    def _hold_dependents(self, job: Job) -> None:
+        for other in self.jobs.values():
+            if job.id in other.needs and other.state == "queued":
+                other.history.append("waiting")
+                other.state, other.scheduled = "waiting", False
+
+
+def _backoff(attempt: int) -> timedelta:
+    return min(BACKOFF * 2 ** (attempt - 1), BACKOFF_CAP)
+
+
+def _refuse_circles(needs: dict[int, list[int]]) -> None:
+    """Take away what needs nothing that is left, until nothing is left."""
+    while needs:
+        free = [job for job, wants in needs.items() if not set(wants) & set(needs)]
+        if not free:
+            raise InvalidArgument
+        for job in free:
+            del needs[job]
