@@ -15,7 +15,7 @@ declare
     v_doomed record;
 begin
     for v_doomed in
-        select job.id, min(needed.id) as needs, min(needed.state) as state
+        select job.id, min(needed.id) as needs, (array_agg(needed.state order by needed.id))[1] as state
         from job
         join dependency on dependency.job_id = job.id
         join job as needed on needed.id = dependency.needs_job_id

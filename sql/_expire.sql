@@ -8,7 +8,7 @@ language sql
 set search_path = moonmind_queue, pg_temp
 as $$
     select _end(
-        p_job.id, 'cancelled', format('expired at %s', p_job.expires_at), 'cancelled', 'warn',
+        p_job.id, 'cancelled', to_char(p_job.expires_at at time zone 'UTC', '"expired at" YYYY-MM-DD HH24:MI:SS "UTC"'), 'cancelled', 'warn',
         p_data => jsonb_build_object('expires_at', p_job.expires_at)
     );
 $$;

@@ -527,7 +527,7 @@ declare
     v_doomed record;
 begin
     for v_doomed in
-        select job.id, min(needed.id) as needs, min(needed.state) as state
+        select job.id, min(needed.id) as needs, (array_agg(needed.state order by needed.id))[1] as state
         from job
         join dependency on dependency.job_id = job.id
         join job as needed on needed.id = dependency.needs_job_id
@@ -989,7 +989,7 @@ language sql
 set search_path = moonmind_queue, pg_temp
 as $$
     select _end(
-        p_job.id, 'cancelled', format('expired at %s', p_job.expires_at), 'cancelled', 'warn',
+        p_job.id, 'cancelled', to_char(p_job.expires_at at time zone 'UTC', '"expired at" YYYY-MM-DD HH24:MI:SS "UTC"'), 'cancelled', 'warn',
         p_data => jsonb_build_object('expires_at', p_job.expires_at)
     );
 $$;

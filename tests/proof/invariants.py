@@ -20,6 +20,7 @@ BROKEN = {
         select lease.job_id
         from lease
         join dependency on dependency.job_id = lease.job_id
+        join job on job.id = lease.job_id and on_dependency_failure <> 'run'
         where not exists (
             select from event where job_id = dependency.needs_job_id and type = 'completed')""",
     "no row contradicts another": "select job_id from queue_fault",
@@ -53,6 +54,8 @@ TABLES = (
     "worker",
     "artifact",
     "artifact_chunk",
+    "expiry",
+    "pause",
 )
 DELETIONS = ", ".join(f"{table} as (delete from {table})" for table in TABLES)
 EMPTY = f"with {DELETIONS} delete from job"  # one statement, so that it is planned once
@@ -72,6 +75,7 @@ POSSIBLE = {
     "failed": HELD,
     "released": HELD,
     "expired": HELD,
+    "timed_out": HELD,
     "unlocked": HELD,
     "cancel_requested": HELD,
     "blocked": HELD,
@@ -86,6 +90,7 @@ LEADS_TO = {
     "completed": "succeeded",
     "released": "queued",
     "expired": "queued",
+    "timed_out": "queued",
     "unlocked": "queued",
     "blocked": "blocked",
     "dead_lettered": "dead_letter",
@@ -97,7 +102,8 @@ ROWS = """
 select job.id, state::text, job.attempt, run_at, started_at is not null, finished_at, error, result,
     exists (select from scheduled where job_id = job.id),
     lease.worker, token, lease.expires_at, cancel_reason,
-    array(select needs_job_id from dependency where dependency.job_id = job.id order by 1)
+    array(select needs_job_id from dependency where dependency.job_id = job.id order by 1),
+    on_dependency_failure
 from job left join lease on lease.job_id = job.id
 order by job.id"""
 
@@ -119,6 +125,7 @@ class Row(NamedTuple):
     expires_at: datetime | None
     cancel: str | None
     needs: list[int]
+    policy: str
 
 
 @dataclass(slots=True)
@@ -141,7 +148,9 @@ class Replayed:
             return
         assert self.state in POSSIBLE[type], f"{type} while {self.state}"
         if type == "dead_lettered":  # a failure or a loss ends the last attempt: never by itself
-            assert self.last in ("failed", "expired"), f"dead_lettered after {self.last}"
+            assert self.last in ("failed", "expired", "timed_out"), (
+                f"dead_lettered after {self.last}"
+            )
         if type == "retried" and self.state != "queued":
             self.attempt, self.result = 0, None
         if type == "claimed":
@@ -150,7 +159,7 @@ class Replayed:
             self.attempt -= 1
         elif type == "cancel_requested":
             self.cancel = message
-        elif type in ("failed", "expired", "blocked", "dead_lettered", "cancelled"):
+        elif type in ("failed", "expired", "timed_out", "blocked", "dead_lettered", "cancelled"):
             self.error = message
         elif type == "completed":
             self.error, self.result = None, data or {}
@@ -177,7 +186,8 @@ def unlike_history(rows: list[Row], told: dict[int, Replayed]) -> list[tuple[str
     for row in rows:
         job = told.get(row.id, Replayed())
         state = job.state
-        if state == "queued" and any(told[need].state != "succeeded" for need in row.needs):
+        met = {"succeeded", *(FINAL if row.policy == "run" else ())}
+        if state == "queued" and any(told[need].state not in met for need in row.needs):
             state = "waiting"
         history = (state, job.attempt, job.started, job.error, job.worker, job.cancel)
         if (row.state, row.attempt, row.started, row.error, row.worker, row.cancel) != history:

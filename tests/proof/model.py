@@ -23,6 +23,7 @@ BACKOFF, BACKOFF_CAP, FIRST_LOSS = (
 )
 ALIVE = timedelta(seconds=120)
 HOUR = timedelta(hours=1)  # of waiting: as good as one level of priority
+TIMEOUT = timedelta(hours=4)
 FINAL = ("succeeded", "failed", "dead_letter", "cancelled")
 HELD = ("claimed", "running")
 
@@ -34,6 +35,7 @@ class Lease:
     worker: str
     token: int
     expires_at: datetime
+    deadline_at: datetime
     cancel: str | None = None
 
 
@@ -50,6 +52,9 @@ class Job:
     run_at: datetime = datetime.min
     max_attempts: int = 3
     capabilities: Sequence[str] = ()
+    timeout: timedelta | None = None
+    expires_at: datetime | None = None
+    on_dependency_failure: str = "wait"
     state: str = "queued"
     attempt: int = 0
     error: str | None = None
@@ -58,6 +63,7 @@ class Job:
     finished_at: datetime | None = None
     scheduled: bool = False  # its time had not come when it was queued, and no claim moved it since
     losses: int = 0
+    expiry_seen: bool = False  # its time to expire came while somebody had it
     history: list[str] = field(default_factory=lambda: ["created"])
 
 
@@ -69,6 +75,7 @@ class Model:
         self.jobs: dict[int, Job] = {}
         self.workers: dict[int, tuple[str, datetime, bool]] = {}  # name, seen at, stopped
         self.artifacts: dict[tuple[int, str], bytes] = {}
+        self.pauses: dict[tuple[str, str], datetime | None] = {}  # agent and cause → until
 
     # --- produce ---------------------------------------------------------------------------
 
@@ -107,6 +114,9 @@ class Model:
     def _add(self, new_id: int, needs: frozenset[int], given: Mapping[str, Any]) -> None:
         job = self.jobs[new_id] = Job(new_id, needs, **given)
         self._queue(job, given.get("run_at") or self.now)
+        failed = [n for n in sorted(needs) if self.jobs[n].state in FINAL[1:]]
+        if failed and job.on_dependency_failure == "cancel":
+            self._end(job, "cancelled", self._doom(failed[0]))
 
     # --- hold a lease ----------------------------------------------------------------------
 
@@ -122,11 +132,14 @@ class Model:
                if job.state == "queued" and job.run_at <= self.now]  # fmt: skip
         for job in due:
             job.scheduled = False
+        due = [job for job in due if not job.expires_at or job.expires_at > self.now]
         due.sort(key=lambda job: (job.run_at - job.priority * HOUR, job.id))
         for job in due[:limit]:
-            assert all(self.jobs[need].state == "succeeded" for need in job.needs)
+            assert not self._waits(job)
+            allowed = job.timeout or TIMEOUT
             job.state, job.attempt = "running" if start else "claimed", job.attempt + 1
-            job.lease = Lease(worker, next(tokens), self.now + lease)
+            ends = self.now + min(lease, allowed)
+            job.lease = Lease(worker, next(tokens), ends, self.now + allowed)
             job.history += ["claimed", "started"] if start else ["claimed"]
         return [job.id for job in due[:limit]]
 
@@ -144,10 +157,10 @@ class Model:
         renewed = {}
         for held in sorted(jobs, key=lambda job: job.id):
             if found := self._lease(held):
-                found.expires_at = self.now + lease
+                found.expires_at = min(self.now + lease, found.deadline_at)
                 renewed[held.id] = Renewal(
                     job_id=held.id, token=held.token, expires_at=found.expires_at,
-                    cancel_requested=found.cancel is not None,
+                    lasts=found.expires_at - self.now, cancel_requested=found.cancel is not None,
                 )  # fmt: skip
         return list(renewed.values())
 
@@ -168,10 +181,7 @@ class Model:
                 ended[job.id] = self._end(
                     job, "cancelled" if lease.cancel else "succeeded", lease.cancel
                 )
-        free = [j for j in self.jobs.values() if j.state == "waiting" and not self._waits(j)]
-        for job in free:
-            job.history.append("ready")
-            self._queue(job, job.run_at)
+        self._free()
         return ended
 
     def fail(
@@ -205,6 +215,14 @@ class Model:
             job.history.append("released")
             self._queue(job, job.run_at)
 
+    def cool_down(self, held: ClaimedJob, lasting: timedelta) -> datetime:
+        """Handed back, and the agent rests; a longer rest that stands already stays."""
+        job, _ = self._held(held)
+        self.release(held)
+        until = max(self.pauses.get((job.agent, "cooldown")) or self.now, self.now + lasting)
+        self.pauses[job.agent, "cooldown"] = until
+        return until
+
     def append_event(self, held: ClaimedJob, type: str) -> int:
         """The number of the event."""
         job, _ = self._held(held)
@@ -225,24 +243,48 @@ class Model:
     # --- operate ---------------------------------------------------------------------------
 
     def reclaim(self, limit: int) -> list[Reclaimed]:
-        """Take back what ran out: cancelled if asked for, dead_letter after the last attempt."""
-        lost = [job for job in sorted(self.jobs.values(), key=lambda job: job.id)
-                if job.lease and job.lease.expires_at <= self.now][:limit]  # fmt: skip
+        """Take back what ran out or took too long, then cancel what has become pointless."""
+        here = [j for j in self.jobs.values() if not self._paused(j.agent, "operator")]
+        lost = sorted(
+            (j for j in here if j.lease and j.lease.expires_at <= self.now), key=lambda j: j.id
+        )[:limit]
         for job in lost:
-            assert job.lease
-            why = f"the lease of {job.lease.worker} ran out"
-            job.history.append("expired")
-            job.losses += 1
-            if job.lease.cancel:
-                self._end(job, "cancelled", job.lease.cancel)
-            elif job.attempt >= job.max_attempts:
-                last = f", the last of {job.max_attempts}"
-                self._end(job, "dead_letter", why + last)
-            else:
-                job.error = why
-                rest = FIRST_LOSS if job.losses == 1 else _backoff(job.attempt)
-                self._queue(job, self.now + rest)
-        return [Reclaimed(job_id=job.id, state=JobState(job.state)) for job in lost]
+            self._take_back(job)
+        taken = [Reclaimed(job_id=job.id, state=JobState(job.state)) for job in lost]
+        due = [j for j in here if self._expires(j)]
+        for job in sorted(due, key=lambda j: (j.expires_at, j.id))[:limit]:
+            if job.state in ("waiting", "queued", "blocked"):
+                self._expire(job)
+                taken.append(Reclaimed(job_id=job.id, state=JobState.CANCELLED))
+            job.expiry_seen = True
+        return taken
+
+    def _take_back(self, job: Job) -> None:
+        """Cancelled if asked for, dead_letter after the last attempt, else queued after a rest."""
+        assert job.lease
+        late = job.lease.deadline_at <= self.now
+        why = f"the lease of {job.lease.worker} ran out"
+        if late:
+            why = f"attempt {job.attempt} took longer than its timeout"
+        job.history.append("timed_out" if late else "expired")
+        job.losses += not late
+        if job.lease.cancel:
+            self._end(job, "cancelled", job.lease.cancel)
+        elif job.attempt >= job.max_attempts:
+            self._end(job, "dead_letter", f"{why}, the last of {job.max_attempts}")
+        else:
+            job.error = why
+            first = not late and job.losses == 1
+            self._queue(job, self.now + (FIRST_LOSS if first else _backoff(job.attempt)))
+
+    def pause(self, agent: str | None, until: datetime | None) -> None:
+        """No job of the agent, or of any, is claimed."""
+        self.pauses[agent or "*", "operator"] = until
+
+    def resume(self, agent: str | None) -> bool:
+        """Whether there was anything to end."""
+        ended = [self.pauses.pop(key) for key in list(self.pauses) if key[0] == (agent or "*")]
+        return any(until is None or until > self.now for until in ended)
 
     def cancel(self, job_id: int, reason: str | None) -> str:
         """At once, or a request to the holder; of several requests the first one counts."""
@@ -266,9 +308,10 @@ class Model:
         if job.state == "queued" and job.run_at <= self.now:
             return job.state
         if job.state != "queued":
-            if job.state == "succeeded":
-                self._hold_dependents(job)
+            self._hold_dependents(job)
             job.attempt, job.result = 0, None
+            if job.expires_at and job.expires_at <= self.now:
+                job.expires_at = None
         job.losses = 0
         job.history.append("retried")
         return self._queue(job, self.now)
@@ -301,11 +344,18 @@ class Model:
 
     def next_due(
         self, agents: Sequence[str] | None, kinds: Sequence[str] | None, capabilities: Sequence[str]
-    ) -> timedelta | None:
-        """How long until time alone brings such a worker something."""
-        due = [job.run_at for job in self._admitted(agents, kinds, capabilities) if job.scheduled]
-        due += [job.lease.expires_at for job in self.jobs.values() if job.lease]
-        return max(min(due) - self.now, timedelta(0)) if due else None
+    ) -> tuple[timedelta | None, None]:
+        """How long until there is something to do for such a worker; 0 when there is now."""
+        mine = self._admitted(agents, kinds, capabilities)
+        if any(job.state == "queued" and not job.scheduled for job in mine):
+            return timedelta(0), None
+        due = [job.run_at for job in mine if job.scheduled]
+        here = [j for j in self.jobs.values() if not self._paused(j.agent, "operator")]
+        due += [job.lease.expires_at for job in here if job.lease]
+        due += [job.expires_at for job in here if job.expires_at and not job.expiry_seen]
+        due += [until for (agent, _), until in self.pauses.items() if until and until > self.now
+                and (agents is None or agent in ("*", *agents))]  # fmt: skip
+        return (max(min(due) - self.now, timedelta(0)) if due else None), None
 
     def see_worker(self, worker_id: int, name: str, *, stopped: bool = False) -> None:
         """A process started, lives or ends; register_worker() is the first of these."""
@@ -340,6 +390,7 @@ class Model:
             if (agents is None or job.agent in agents)
             and (kinds is None or job.kind in kinds)
             and set(job.capabilities) <= set(capabilities)
+            and not self._paused(job.agent)
         ]
 
     def _alive(self, worker: str) -> bool:
@@ -349,12 +400,37 @@ class Model:
         )
 
     def _waits(self, job: Job) -> bool:
-        return any(self.jobs[need].state != "succeeded" for need in job.needs)
+        met = FINAL if job.on_dependency_failure == "run" else FINAL[:1]
+        return any(self.jobs[need].state not in met for need in job.needs)
+
+    def _paused(self, agent: str, cause: str | None = None) -> bool:
+        return any(
+            who in (agent, "*") and cause in (why, None) and (until is None or until > self.now)
+            for (who, why), until in self.pauses.items()
+        )
+
+    def _expires(self, job: Job) -> bool:
+        return bool(job.expires_at and job.expires_at <= self.now and not job.expiry_seen)
+
+    def _expire(self, job: Job) -> str:
+        assert job.expires_at
+        return self._end(job, "cancelled", f"expired at {job.expires_at:%Y-%m-%d %H:%M:%S} UTC")
+
+    def _doom(self, need: int) -> str:
+        return f"needs job {need}, which is {self.jobs[need].state}"
+
+    def _free(self) -> None:
+        for job in self.jobs.values():
+            if job.state == "waiting" and not self._waits(job):
+                job.history.append("ready")
+                job.state, job.scheduled = "queued", job.run_at > self.now
 
     def _queue(self, job: Job, run_at: datetime) -> str:
         job.state, job.run_at = "waiting" if self._waits(job) else "queued", run_at
         job.lease, job.finished_at = None, None
         job.scheduled = job.state == "queued" and run_at > self.now
+        if job.expires_at and job.expires_at <= self.now:
+            return self._expire(job)
         return job.state
 
     def _end(self, job: Job, state: str, error: str | None) -> str:
@@ -363,11 +439,33 @@ class Model:
         job.history.append(
             {"succeeded": "completed", "dead_letter": "dead_lettered"}.get(state, state)
         )
+        if state in FINAL[1:]:
+            self._fail_dependents(job)
         return state
+
+    def _fail_dependents(self, job: Job) -> None:
+        """Those that wait and said cancel end too, with theirs; those that said run may be free."""
+        doomed = [job]
+        for ended in doomed:
+            doomed += [
+                other for other in self.jobs.values()
+                if ended.id in other.needs and other not in doomed
+                and other.state == "waiting" and other.on_dependency_failure == "cancel"
+            ]  # fmt: skip
+        ids = {each.id for each in doomed}
+        for other in doomed[1:]:
+            other.state, other.finished_at, other.lease = "cancelled", self.now, None
+            other.history.append("cancelled")
+        for other in doomed[1:]:
+            other.error = self._doom(min(need for need in other.needs if need in ids))
+        self._free()
 
     def _hold_dependents(self, job: Job) -> None:
         for other in self.jobs.values():
-            if job.id in other.needs and other.state == "queued":
+            counted = job.state == "succeeded" or (
+                job.state in FINAL and other.on_dependency_failure == "run"
+            )
+            if counted and job.id in other.needs and other.state == "queued":
                 other.history.append("waiting")
                 other.state, other.scheduled = "waiting", False
 

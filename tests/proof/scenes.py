@@ -16,7 +16,15 @@ from moonmind_queue import ClaimedJob, Queue
 
 LONG = timedelta(minutes=5)
 LOST = "update moonmind_queue.lease set expires_at = moonmind_queue._now() - interval '1 s'"
-COME = "update moonmind_queue.{} set run_at = moonmind_queue._now() - interval '1 s'"
+COME = """
+with moment as materialized (select moonmind_queue._now() - interval '1 s' as run_at),
+moved as (
+    update moonmind_queue.job set run_at = moment.run_at,
+        rank = moonmind_queue._rank(priority, moment.run_at)
+    from moment where state = 'queued' returning id, job.run_at, rank
+)
+update moonmind_queue.scheduled set run_at = moved.run_at, rank = moved.rank
+from moved where moved.id = job_id"""
 
 
 @dataclass
@@ -59,8 +67,7 @@ def promoted(queue: Queue) -> Scene:
     scene = _claimed(queue)
     queue.fail(scene.held[0], "no")
     queue.enqueue("k", key="urgent", priority=1, run_at=queue.get(scene.job).run_at)
-    for table in ("scheduled", "job"):
-        queue.connection.execute(COME.format(table))
+    queue.connection.execute(COME)
     return scene
 
 

@@ -59,6 +59,7 @@ REACHED = (  # what every 500 sequences must have come to, or they prove too lit
     "start LeaseLost", "append_event LeaseLost", "put_artifact LeaseLost", "cancel WrongState",
     "retry WrongState", "unlock WrongState", "enqueue InvalidArgument",
     "enqueue_many InvalidArgument", "fail InvalidArgument", "cancel JobNotFound",
+    "pause", "resume", "cool_down", "cool_down LeaseLost",
 )  # fmt: skip
 NEW = st.fixed_dictionaries(
     {
@@ -67,6 +68,9 @@ NEW = st.fixed_dictionaries(
         "priority": st.integers(-1, 2),
         "max_attempts": st.integers(1, 3),
         "capabilities": st.sampled_from([[], [], ["gpu"], ["docker", "gpu"]]),
+        "timeout": st.sampled_from([None, None, timedelta(seconds=90)]),
+        "on_dependency_failure": st.sampled_from(["wait", "cancel", "run"]),
+        "expires_at": st.sampled_from([None, None, None, 120]),  # seconds from now
     }
 )
 
@@ -142,6 +146,7 @@ class _Machine(RuleBasedStateMachine):
     )
     def enqueue(self, given, key, delay, after):
         run_at = self.model.now + timedelta(seconds=delay)
+        given = self.dated(given)
         given = {**given, "key": key, "run_at": run_at, "after": [self.job(pick) for pick in after]}
         self.agree(
             "enqueue",
@@ -174,7 +179,13 @@ class _Machine(RuleBasedStateMachine):
         ]
         self.enqueue_all(given)
 
+    def dated(self, given: dict[str, Any]) -> dict[str, Any]:
+        """What is given, with instants for seconds."""
+        after = given["expires_at"]
+        return {**given, "expires_at": after and self.model.now + timedelta(seconds=after)}
+
     def enqueue_all(self, given: list[dict[str, Any]]) -> None:
+        given = [self.dated(job) for job in given]
         self.agree(
             "enqueue_many",
             lambda: self.queue.enqueue_many(given),
@@ -207,7 +218,7 @@ class _Machine(RuleBasedStateMachine):
         self.agree("claim", call, lambda _: self.model.claim((j.token for j in claimed), **given))
         assert all(job.token > newest for job in claimed), "a token did not grow"
         assert [(j.attempt, j.expires_at) for j in claimed] == [
-            (self.model.jobs[j.id].attempt, self.model.now + given["lease"]) for j in claimed
+            (self.model.jobs[j.id].attempt, self.model.jobs[j.id].lease.expires_at) for j in claimed
         ]
         self.bench.tokens = {newest, *(job.token for job in claimed)}
         self.held += claimed
@@ -254,6 +265,13 @@ class _Machine(RuleBasedStateMachine):
     def release(self, pick, late):
         job = self.holder(pick, late)
         self.call("release", job)
+        self.give_up([job])
+
+    @held
+    @rule(pick=PICK, late=LATE)
+    def cool_down(self, pick, late):
+        job = self.holder(pick, late)
+        self.call("cool_down", job, MINUTE)
         self.give_up([job])
 
     @held
@@ -308,6 +326,21 @@ class _Machine(RuleBasedStateMachine):
     @rule(minutes=st.sampled_from([0, 10]), limit=st.sampled_from([1, 3]))
     def prune(self, minutes, limit):
         self.call("prune", timedelta(minutes=minutes), limit)
+
+    @rule(agent=st.sampled_from([None, "codex", "claude"]), seconds=st.sampled_from([None, 15, 90]))
+    def pause(self, agent, seconds):
+        """By a person, for a while or for good."""
+        until = seconds and self.model.now + timedelta(seconds=seconds)
+        self.agree(
+            "pause",
+            lambda: self.queue.pause(agent, None, until),
+            lambda _: self.model.pause(agent, until),
+        )
+
+    @rule(agent=st.sampled_from([None, None, "codex", "claude"]))
+    def resume(self, agent):
+        """More often than there are pauses, so that most of a sequence has none."""
+        self.call("resume", agent)
 
     @rule(seconds=st.sampled_from([1, 15, 90, 700]))
     def advance(self, seconds):
@@ -367,7 +400,7 @@ def _row(job: Job) -> Row:
         job.id, job.state, job.attempt, job.run_at, "started" in job.history, job.finished_at,
         job.error, job.result, job.scheduled,
         *((lease.worker, lease.token, lease.expires_at, lease.cancel) if lease else [None] * 4),
-        sorted(job.needs),
+        sorted(job.needs), job.on_dependency_failure,
     )  # fmt: skip
 
 
