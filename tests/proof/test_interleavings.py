@@ -214,12 +214,11 @@ def test_a_dependent_that_comes_back_meanwhile_is_not_forgotten(stage):
     stage.here.execute(EMPTY)
     here, pinning = Queue(stage.here), stage.others[1]
     scene = SCENES["held"](here)
-    new = Queue(stage.first).enqueue("k", key="new", after=[scene.job])
-    completion = stage.threads.submit(CALLS["complete many"], Queue(stage.others[0]), scene, 0)
-    assert stage.waits(stage.others[0], completion)  # for the job, and it has not seen the new one
     with pinning.transaction():
-        pinning.execute(PINS["pin lease"])
-        stage.first.commit()
+        pinning.execute("select from job where id = %s for share", [scene.job])
+        completion = stage.threads.submit(CALLS["complete many"], Queue(stage.others[0]), scene, 0)
+        assert stage.waits(stage.others[0], completion)  # for the job, and it has seen no other
+        new = here.enqueue("k", key="new", after=[scene.job])
         here.cancel(new)
         assert Queue(stage.first).retry(new) == "waiting"
     assert stage.waits(stage.others[0], completion)  # for the retry
