@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import demo
+import mutants
 import psycopg
 import pytest
 from git_server import GitServer
@@ -137,6 +138,15 @@ def test_the_python_of_the_readme_works(fresh, monkeypatch, look):
         ("build", "queued"),
         ("test", "waiting"),
     ]
+
+
+def test_the_proof_document_lists_every_mutant():
+    """The table of docs/proof.md is what tools/mutants.py prints."""
+    assert mutants.table() in (ROOT / "docs" / "proof.md").read_text()
+    assert len(mutants.mutants()) >= 25
+    for mutant in mutants.mutants():
+        assert (ROOT / mutant.file).read_text().count(mutant.before) == 1, mutant.fault
+        assert all((ROOT / test).is_file() for test in mutant.tests), mutant.fault
 
 
 def test_the_states_document_knows_every_state_and_event():
