@@ -1027,6 +1027,7 @@ begin
         limit p_limit
         for update of job skip locked
     loop
+        select * into v_job from job where id = v_job.id;  -- one before it may have taken it along
         if v_job.state in ('waiting', 'queued', 'blocked') then
             continue when not _lock_dependents(v_job.id, false);
             if v_job.state = 'queued' then

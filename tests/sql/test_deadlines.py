@@ -252,3 +252,16 @@ def test_a_locked_one_waits_for_the_next_time(here, session, fresh, clock_of, lo
     assert skipped == []
     assert [row.job_id for row in here.reclaim()] == [job]
     assert look("select from moonmind_queue.expiry") == []
+
+
+def test_two_that_expire_together_each_end_once(queue, clock, types):
+    """The first takes the second along, which is cancelled by that and not once more."""
+    first = queue.enqueue("k", expires_at=clock.now + MINUTE)
+    second = queue.enqueue(
+        "k", after=[first], on_dependency_failure="cancel", expires_at=clock.now + MINUTE
+    )
+    clock.advance(MINUTE)
+
+    assert [row.job_id for row in queue.reclaim()] == [first]
+    assert types(queue, second) == ["created", "cancelled"]
+    assert queue.get(second).error == f"needs job {first}, which is cancelled"
