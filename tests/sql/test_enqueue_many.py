@@ -300,8 +300,8 @@ def test_an_unknown_name_is_refused(db, refused, picture, names):
 @pytest.mark.parametrize(
     ("job", "sqlstate"),
     [
-        ({}, "23502"),
-        ({"kind": None}, "23502"),
+        ({}, "22023"),
+        ({"kind": None}, "22023"),
         ({"kind": " "}, "23514"),
         ({"kind": "k", "agent": ""}, "23514"),
         ({"kind": "k", "payload": []}, "23514"),
