@@ -86,6 +86,7 @@ class Model:
         if not set(after) <= set(self.jobs):
             raise InvalidArgument
         self._add(new_id, frozenset(after), given)
+        self._cancel_doomed([new_id])
         return new_id
 
     def enqueue_many(self, new_ids: Sequence[int], jobs: Sequence[Mapping[str, Any]]) -> list[int]:
@@ -100,6 +101,7 @@ class Model:
         for p in sorted(made, key=lambda p: new_ids[p]):
             after = frozenset(new_ids[need] if new else need for new, need in needs[p])
             self._add(new_ids[p], after, {k: v for k, v in jobs[p].items() if k != "after"})
+        self._cancel_doomed(new_ids[p] for p in made)
         return [new_ids[first[p]] if id is None else id for p, id in enumerate(known)]
 
     def _need(self, need: int | str, places: Mapping[str | None, int]) -> tuple[bool, int]:
@@ -114,9 +116,13 @@ class Model:
     def _add(self, new_id: int, needs: frozenset[int], given: Mapping[str, Any]) -> None:
         job = self.jobs[new_id] = Job(new_id, needs, **given)
         self._queue(job, given.get("run_at") or self.now)
-        failed = [n for n in sorted(needs) if self.jobs[n].state in FINAL[1:]]
-        if failed and job.on_dependency_failure == "cancel":
-            self._end(job, "cancelled", self._doom(failed[0]))
+
+    def _cancel_doomed(self, new_ids: Iterable[int]) -> None:
+        """New jobs that wished to be cancelled when one that they need had failed already."""
+        for job in (self.jobs[new_id] for new_id in sorted(new_ids)):
+            failed = [n for n in sorted(job.needs) if self.jobs[n].state in FINAL[1:]]
+            if failed and job.state == "waiting" and job.on_dependency_failure == "cancel":
+                self._end(job, "cancelled", self._doom(failed[0]))
 
     # --- hold a lease ----------------------------------------------------------------------
 
