@@ -43,6 +43,8 @@ class AsyncQueue:
                 rows = await cursor.fetchall()
         except psycopg.Error as error:
             raise errors.from_postgres(error) from error
+        except UnicodeEncodeError as error:
+            raise errors.from_encoding(error) from error
         if not rows and call.if_empty:
             await self._ask(call.if_empty)
         return call.read(rows)

@@ -134,6 +134,12 @@ def from_sqlstate(state: str, message: str) -> QueueError:
     return DatabaseError(message)
 
 
+def from_encoding(error: UnicodeEncodeError) -> InvalidArgument:
+    """Translate what no driver can send: a lone surrogate, as from bytes of a command line."""
+    odd = error.object[error.start : error.end][:10]
+    return InvalidArgument(f"a text holds {odd!r}, which UTF-8 cannot: {error.reason}")
+
+
 def from_connecting(error: psycopg.Error) -> QueueError:
     """Translate an error of connecting; a DSN that cannot be read is never repeated in it."""
     if isinstance(error, psycopg.ProgrammingError):

@@ -90,6 +90,8 @@ def test_its_errors_are_those_of_queue(fresh):
             assert isinstance(caught.value.__cause__, psycopg.Error)
             with pytest.raises(InvalidPayload):
                 await queue.enqueue("noop", {"seconds": -1})
+            with pytest.raises(InvalidArgument, match="which UTF-8 cannot"):
+                await queue.enqueue("send", name="\udcff")
             for missing in (queue.get(99), queue.history(99)):
                 with pytest.raises(JobNotFound, match="job 99 does not exist"):
                     await missing

@@ -361,6 +361,23 @@ def test_status_and_workers_show_the_whole(run, look, start):
     assert "needs job 1, which is queued" in run("status").stdout
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_that_lacks_characters_shows_them_escaped(run, fresh, encoding):
+    """Also one whose locale is C; JSON stays JSON."""
+    run("enqueue", "noop", "--name", "owl 🦉")
+
+    def printed(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "moonmind_queue", *arguments],
+            env={**os.environ, "DATABASE_URL": fresh, "PYTHONIOENCODING": encoding},
+            capture_output=True,
+            check=True,
+        ).stdout
+
+    assert rb"owl \U0001f989" in printed("show", "1")
+    assert json.loads(printed("show", "1", "--json"))["name"] == "owl 🦉"
+
+
 def test_a_reader_that_leaves_early_is_no_error(fresh):
     """`moonmind-queue … | head` prints no traceback."""
     done = subprocess.run(
