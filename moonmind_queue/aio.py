@@ -60,7 +60,7 @@ async def connect_async(dsn: str, *, application_name: str = SCHEMA) -> AsyncIte
         connection = await psycopg.AsyncConnection.connect(
             dsn, **connection_options(application_name)
         )
-    except psycopg.Error as error:
+    except (psycopg.Error, UnicodeError) as error:
         raise errors.from_connecting(error) from error
     async with connection:
         yield AsyncQueue(connection)

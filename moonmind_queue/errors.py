@@ -140,9 +140,9 @@ def from_encoding(error: UnicodeEncodeError) -> InvalidArgument:
     return InvalidArgument(f"a text holds {odd!r}, which UTF-8 cannot: {error.reason}")
 
 
-def from_connecting(error: psycopg.Error) -> QueueError:
+def from_connecting(error: psycopg.Error | UnicodeError) -> QueueError:
     """Translate an error of connecting; a DSN that cannot be read is never repeated in it."""
-    if isinstance(error, psycopg.ProgrammingError):
+    if isinstance(error, psycopg.ProgrammingError | UnicodeError):  # the latter: no UTF-8, no IDN
         return SettingsError(
             "DATABASE_URL is not a libpq URL or DSN (for example postgresql://user@host/database)"
         )

@@ -110,8 +110,9 @@ def test_no_connection_is_an_error_in_words(fresh):
 
     with pytest.raises(DatabaseUnavailable):
         asyncio.run(scene(f"{fresh} dbname=not_there"))
-    with pytest.raises(SettingsError, match="DATABASE_URL"):
-        asyncio.run(scene("nonsense"))
+    for dsn in ("nonsense", "postgresql://\udcff@127.0.0.1:1/x"):
+        with pytest.raises(SettingsError, match="DATABASE_URL"):
+            asyncio.run(scene(dsn))
 
 
 def test_two_tasks_share_a_connection(fresh, look):

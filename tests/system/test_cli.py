@@ -116,6 +116,8 @@ def test_what_cannot_be_done_is_said_in_words(run, arguments, code, message):
     [
         ("", 2, "DATABASE_URL is not set"),
         ("hunter2secret is no dsn", 2, "DATABASE_URL is not a libpq URL or DSN"),
+        ("postgresql://u:hunter2secret\udcff@127.0.0.1:1/x", 2, "is not a libpq URL or DSN"),
+        (f"postgresql://u:hunter2secret@{'🦉' * 99}/x", 2, "is not a libpq URL or DSN"),
         ("postgresql://u:hunter2secret@127.0.0.1:1/x", 3, "connection failed"),
     ],
 )
