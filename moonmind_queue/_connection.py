@@ -15,7 +15,7 @@ def open_connection(dsn: str, *, application_name: str) -> Iterator[psycopg.Conn
     """Lend an autocommitting connection that notices a dead server within half a minute."""
     try:
         connection = psycopg.connect(dsn, **connection_options(application_name))
-    except psycopg.Error as error:
+    except (psycopg.Error, UnicodeError) as error:
         raise errors.from_connecting(error) from error
     with connection:
         try:

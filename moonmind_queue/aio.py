@@ -43,6 +43,8 @@ class AsyncQueue:
                 rows = await cursor.fetchall()
         except psycopg.Error as error:
             raise errors.from_postgres(error) from error
+        except UnicodeEncodeError as error:
+            raise errors.from_encoding(error) from error
         if not rows and call.if_empty:
             await self._ask(call.if_empty)
         return call.read(rows)
@@ -58,7 +60,7 @@ async def connect_async(dsn: str, *, application_name: str = SCHEMA) -> AsyncIte
         connection = await psycopg.AsyncConnection.connect(
             dsn, **connection_options(application_name)
         )
-    except psycopg.Error as error:
+    except (psycopg.Error, UnicodeError) as error:
         raise errors.from_connecting(error) from error
     async with connection:
         yield AsyncQueue(connection)

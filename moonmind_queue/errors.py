@@ -134,9 +134,15 @@ def from_sqlstate(state: str, message: str) -> QueueError:
     return DatabaseError(message)
 
 
-def from_connecting(error: psycopg.Error) -> QueueError:
+def from_encoding(error: UnicodeEncodeError) -> InvalidArgument:
+    """Translate what no driver can send: a lone surrogate, as from bytes of a command line."""
+    odd = error.object[error.start : error.end][:10]
+    return InvalidArgument(f"a text holds {odd!r}, which UTF-8 cannot: {error.reason}")
+
+
+def from_connecting(error: psycopg.Error | UnicodeError) -> QueueError:
     """Translate an error of connecting; a DSN that cannot be read is never repeated in it."""
-    if isinstance(error, psycopg.ProgrammingError):
+    if isinstance(error, psycopg.ProgrammingError | UnicodeError):  # the latter: no UTF-8, no IDN
         return SettingsError(
             "DATABASE_URL is not a libpq URL or DSN (for example postgresql://user@host/database)"
         )

@@ -64,6 +64,8 @@ class SessionQueue:
             return call.read([*self.session.execute(_statement(call))])
         except exc.DBAPIError as error:
             raise _translated(error) from error.orig
+        except UnicodeEncodeError as error:
+            raise errors.from_encoding(error) from error
 
 
 class AsyncSessionQueue:
@@ -80,6 +82,8 @@ class AsyncSessionQueue:
             return call.read([*await self.session.execute(_statement(call))])
         except exc.DBAPIError as error:
             raise _translated(error) from error.orig
+        except UnicodeEncodeError as error:
+            raise errors.from_encoding(error) from error
 
 
 def _statement(call: Call[Any]) -> Select[Any]:

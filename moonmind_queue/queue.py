@@ -386,8 +386,8 @@ class Queue:
                 yield cursor
         except psycopg.Error as error:
             raise errors.from_postgres(error) from error
-        except UnicodeEncodeError as error:  # a lone surrogate, as from bytes of a command line
-            raise errors.InvalidArgument(f"text that UTF-8 cannot hold: {error.reason}") from error
+        except UnicodeEncodeError as error:
+            raise errors.from_encoding(error) from error
 
 
 @contextmanager

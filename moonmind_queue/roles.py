@@ -16,6 +16,7 @@ import psycopg
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
 from moonmind_queue import errors
+from moonmind_queue._values import storable
 from moonmind_queue.queue import Queue
 
 KINDS = ("producer", "worker", "operator", "reader")
@@ -63,8 +64,10 @@ def create_role(
     """
     if kind not in KINDS:
         raise errors.InvalidArgument(f"a role is one of {', '.join(KINDS)}, not {kind}")
-    if not name or "\0" in name or len(name.encode()) > NAME_BYTES:
-        raise errors.InvalidArgument(f"a role's name has 1 to {NAME_BYTES} bytes, not {name!r}")
+    if not name or storable(name) != name or len(name.encode()) > NAME_BYTES:
+        raise errors.InvalidArgument(
+            f"a role's name is text of 1 to {NAME_BYTES} bytes, not {name[:100]!r}"
+        )
     password = secrets.token_urlsafe(32)
     verifier = connection.pgconn.encrypt_password(
         password.encode(), name.encode(), b"scram-sha-256"

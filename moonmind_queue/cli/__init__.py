@@ -5,6 +5,7 @@ line or a setting is wrong; 3 the database cannot be reached or its schema is an
 """
 
 import sys
+from io import TextIOWrapper
 
 import click
 
@@ -79,6 +80,8 @@ def main() -> None:
     """Run a command; what goes wrong on purpose ends in one clear line, not in a traceback."""
     from moonmind_queue.errors import QueueError
 
+    if isinstance(sys.stdout, TextIOWrapper):  # a terminal that knows no owls shows them escaped
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = cli.main(prog_name="moonmind-queue", standalone_mode=False)
     except click.ClickException as error:

@@ -86,7 +86,8 @@ def print_json(value: Any) -> None:
     def written(other: Any) -> Any:
         return str(other) if (short := plain(other)) is other else short
 
-    click.echo(json.dumps(value, default=written, ensure_ascii=False))
+    everything = (sys.stdout.encoding or "").lower().startswith("utf")
+    click.echo(json.dumps(value, default=written, ensure_ascii=not everything))
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], *columns: str, empty: str) -> None:

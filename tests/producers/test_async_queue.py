@@ -90,6 +90,8 @@ def test_its_errors_are_those_of_queue(fresh):
             assert isinstance(caught.value.__cause__, psycopg.Error)
             with pytest.raises(InvalidPayload):
                 await queue.enqueue("noop", {"seconds": -1})
+            with pytest.raises(InvalidArgument, match="which UTF-8 cannot"):
+                await queue.enqueue("send", name="\udcff")
             for missing in (queue.get(99), queue.history(99)):
                 with pytest.raises(JobNotFound, match="job 99 does not exist"):
                     await missing
@@ -108,8 +110,9 @@ def test_no_connection_is_an_error_in_words(fresh):
 
     with pytest.raises(DatabaseUnavailable):
         asyncio.run(scene(f"{fresh} dbname=not_there"))
-    with pytest.raises(SettingsError, match="DATABASE_URL"):
-        asyncio.run(scene("nonsense"))
+    for dsn in ("nonsense", "postgresql://\udcff@127.0.0.1:1/x"):
+        with pytest.raises(SettingsError, match="DATABASE_URL"):
+            asyncio.run(scene(dsn))
 
 
 def test_two_tasks_share_a_connection(fresh, look):

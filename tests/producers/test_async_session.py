@@ -128,6 +128,9 @@ def test_a_refusal_in_a_savepoint_leaves_the_session_usable(run, look):
         with pytest.raises(InvalidArgument, match=r"^depends on unknown job 99$") as caught:
             async with session.begin_nested():
                 await queue.enqueue("send", after=[99])
+        with pytest.raises(InvalidArgument):
+            async with session.begin_nested():
+                await queue.enqueue("send", name="\udcff")  # no driver can send it
         again, second = await queue.enqueue_many(
             [{"kind": "send", "key": "x"}, {"kind": "send", "key": "y", "after": ["x"]}]
         )

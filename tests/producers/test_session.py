@@ -141,6 +141,17 @@ def test_a_refusal_in_a_savepoint_leaves_the_session_usable(session, look):
     assert look("select name from moonmind_queue.job_overview order by id") == ["before", "after"]
 
 
+def test_text_that_no_driver_can_send_costs_no_transaction(session, look):
+    """A lone surrogate, as from bytes that are no UTF-8, is refused in words."""
+    queue = SessionQueue(session)
+    queue.enqueue("send", name="before")
+    with pytest.raises(InvalidArgument, match=r"holds '\\udcff', which UTF-8 cannot"):
+        queue.enqueue("send", name="\udcff")
+    session.commit()
+
+    assert look("select name from moonmind_queue.job_overview") == ["before"]
+
+
 def test_a_refused_payload_costs_no_transaction(session, look):
     """It is checked before the database hears of it, by the executor of its kind."""
     queue = SessionQueue(session)

@@ -116,6 +116,8 @@ def test_what_cannot_be_done_is_said_in_words(run, arguments, code, message):
     [
         ("", 2, "DATABASE_URL is not set"),
         ("hunter2secret is no dsn", 2, "DATABASE_URL is not a libpq URL or DSN"),
+        ("postgresql://u:hunter2secret\udcff@127.0.0.1:1/x", 2, "is not a libpq URL or DSN"),
+        (f"postgresql://u:hunter2secret@{'🦉' * 99}/x", 2, "is not a libpq URL or DSN"),
         ("postgresql://u:hunter2secret@127.0.0.1:1/x", 3, "connection failed"),
     ],
 )
@@ -359,6 +361,23 @@ def test_status_and_workers_show_the_whole(run, look, start):
     assert status["blocked"][0]["reason"] == "needs job 1, which is queued"
     assert (worker["worker"], worker["status"]) == ("seen", "live")
     assert "needs job 1, which is queued" in run("status").stdout
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_that_lacks_characters_shows_them_escaped(run, fresh, encoding):
+    """Also one whose locale is C; JSON stays JSON."""
+    run("enqueue", "noop", "--name", "owl 🦉")
+
+    def printed(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "moonmind_queue", *arguments],
+            env={**os.environ, "DATABASE_URL": fresh, "PYTHONIOENCODING": encoding},
+            capture_output=True,
+            check=True,
+        ).stdout
+
+    assert rb"owl \U0001f989" in printed("show", "1")
+    assert json.loads(printed("show", "1", "--json"))["name"] == "owl 🦉"
 
 
 def test_a_reader_that_leaves_early_is_no_error(fresh):
