@@ -1,4 +1,4 @@
-"""docs/conformance.md names every requirement once, and only tests that exist."""
+"""docs/conformance.md and docs/faults.md name everything once, and only tests that exist."""
 
 import ast
 import re
@@ -8,6 +8,7 @@ ROOT = Path(__file__).parents[2]
 # How many rows each section of the requirements has.
 SECTIONS = {"A": 47, "M": 44, "W": 39, "Q": 34, "F": 19, "T": 10, "H": 18, "C": 18, "D": 29, "X": 8}
 TEXT = (ROOT / "docs" / "conformance.md").read_text()
+FAULTS = (ROOT / "docs" / "faults.md").read_text()
 
 
 def test_every_requirement_has_one_row():
@@ -19,7 +20,7 @@ def test_every_requirement_has_one_row():
 
 def test_every_test_that_is_named_exists():
     """A row is proven by tests that are there under that name."""
-    for path, name in re.findall(r"`(tests/\S+?)::(\w+)`", TEXT):
+    for path, name in re.findall(r"`(tests/\S+?)::(\w+)`", TEXT + FAULTS):
         functions = {
             node.name
             for node in ast.parse((ROOT / path).read_text()).body
@@ -33,3 +34,11 @@ def test_the_count_is_right():
     proven = len(re.findall(r"^\| [A-Z]\d\d \|.*`tests/", TEXT, re.M))
 
     assert f"Proven: {proven} of {sum(SECTIONS.values())}." in TEXT
+
+
+def test_every_known_fault_has_a_test_or_says_what_is_missing():
+    """No row is missing, and none has neither."""
+    rows = re.findall(r"^\| B-(\d\d) \|.*\| (.*?) \| (.*?)\|$", FAULTS, re.M)
+
+    assert [number for number, _, _ in rows] == [f"{number:02}" for number in range(1, 86)]
+    assert all("`tests/" in tests or here.startswith("Open: ") for _, here, tests in rows)
