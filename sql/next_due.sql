@@ -22,17 +22,20 @@ set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_hashjoin = off
+set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
 as $$
 declare
-    v_now    constant timestamptz := _now();
-    v_lanes  integer[] := _open_lanes(p_agents, p_kinds, p_capabilities);
-    v_due    timestamptz;
+    v_now   constant timestamptz := _now();
+    v_lanes integer[];
+    v_due   timestamptz;
 begin
+    -- First of all: what commits between this and a look further down is seen by that look.
     horizon := case when p_horizon = 0 then pg_current_xact_id()::text::bigint else p_horizon end;
     if pg_snapshot_xmin(pg_current_snapshot())::text::bigint >= horizon then
         horizon := null;
     end if;
+    v_lanes := _open_lanes(p_agents, p_kinds, p_capabilities);
     if exists (select from run_limit) then
         v_lanes := array(
             select id from unnest(v_lanes) as id where id not in (select lane_id from _room(v_lanes) where room <= 0)

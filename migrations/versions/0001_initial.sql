@@ -521,6 +521,7 @@ set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_hashjoin = off
+set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
 as $$
 declare
@@ -788,6 +789,7 @@ set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_hashjoin = off
+set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
 as $$
 begin
@@ -1011,6 +1013,7 @@ set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_hashjoin = off
+set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
 as $$
 #variable_conflict use_column
@@ -1060,6 +1063,7 @@ set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_hashjoin = off
+set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
 as $$
 declare
@@ -1278,6 +1282,7 @@ set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_hashjoin = off
+set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
 as $$
 declare
@@ -1337,6 +1342,7 @@ set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_hashjoin = off
+set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
 as $$
 declare
@@ -1590,6 +1596,7 @@ set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_hashjoin = off
+set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
 as $$
 declare
@@ -1939,6 +1946,7 @@ set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_hashjoin = off
+set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
 as $$
 begin
@@ -2044,6 +2052,7 @@ set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_hashjoin = off
+set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
 as $$
 declare
@@ -2276,6 +2285,7 @@ set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_hashjoin = off
+set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
 as $$
 declare
@@ -2401,6 +2411,7 @@ set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_hashjoin = off
+set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
 as $$
 declare
@@ -2456,6 +2467,7 @@ set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_hashjoin = off
+set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
 as $$
 begin
@@ -2760,6 +2772,7 @@ set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_hashjoin = off
+set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
 as $$
 #variable_conflict use_column
@@ -2878,6 +2891,7 @@ set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_hashjoin = off
+set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
 as $$
 #variable_conflict use_column
@@ -3497,17 +3511,20 @@ set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_hashjoin = off
+set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
 as $$
 declare
-    v_now    constant timestamptz := _now();
-    v_lanes  integer[] := _open_lanes(p_agents, p_kinds, p_capabilities);
-    v_due    timestamptz;
+    v_now   constant timestamptz := _now();
+    v_lanes integer[];
+    v_due   timestamptz;
 begin
+    -- First of all: what commits between this and a look further down is seen by that look.
     horizon := case when p_horizon = 0 then pg_current_xact_id()::text::bigint else p_horizon end;
     if pg_snapshot_xmin(pg_current_snapshot())::text::bigint >= horizon then
         horizon := null;
     end if;
+    v_lanes := _open_lanes(p_agents, p_kinds, p_capabilities);
     if exists (select from run_limit) then
         v_lanes := array(
             select id from unnest(v_lanes) as id where id not in (select lane_id from _room(v_lanes) where room <= 0)
@@ -3814,6 +3831,7 @@ set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_hashjoin = off
+set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
 as $$
 #variable_conflict use_column
@@ -3899,6 +3917,7 @@ set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_hashjoin = off
+set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
 as $$
 #variable_conflict use_column
@@ -4128,6 +4147,7 @@ set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_hashjoin = off
+set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
 as $$
 #variable_conflict use_column

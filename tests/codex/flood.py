@@ -2,7 +2,7 @@
 
 import json
 import os
-import resource
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event
@@ -59,7 +59,7 @@ CodexExec.configure(Settings.load()).run(
 )  # fmt: skip
 report = {
     "printed": printed,
-    "rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    "rss": 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]),
     "events": context.events,
     "sizes": context.sizes,
     "tail": context.tail,

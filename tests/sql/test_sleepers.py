@@ -152,6 +152,23 @@ def test_a_producer_whose_number_is_above_every_snapshot_is_waited_for(here, ses
     assert here.next_due(["codex"], horizon=horizon) == (timedelta(0), None)
 
 
+def test_a_producer_that_commits_while_the_worker_looks_is_not_missed(
+    here, session, worker, blocked
+):
+    """Its lane is new: a look that began before the commit must not say that all is settled."""
+    producer, gate = session(), session()
+    Queue(producer).enqueue("new")
+    here.doze(worker)
+    gate.execute("lock table moonmind_queue.policy")
+
+    looking = blocked(lambda queue: queue.next_due(["codex"], horizon=0))
+    producer.commit()
+    gate.rollback()
+
+    due, horizon = looking.result(15)
+    assert due == timedelta(0) or horizon is not None
+
+
 def test_a_producer_that_comes_later_is_not_waited_for(here, session, worker, heard):
     """It sees the sleeper, and notifies."""
     here.doze(worker)
