@@ -13,8 +13,8 @@ test: .venv/ok ## Run the test-suite; args="-k claim" passes arguments to pytest
 mutants: .venv/ok ## Show that the suite notices each of many faults; args="-k token" for some
 	@$(python) tools/mutants.py $(args)
 
-prove: .venv/ok ## Compare the queue with its model in 20,000 sequences of calls, new ones each time
-	@MOONMIND_PROVE=$${MOONMIND_PROVE:-20000} tools/test_unit.sh tests/proof/test_state_machine.py $(args)
+prove: .venv/ok ## Try 20,000 new sequences of calls against the model, and the plans with 6,000,000 jobs
+	@MOONMIND_PROVE=$${MOONMIND_PROVE:-20000} tools/test_unit.sh tests/proof/test_state_machine.py tests/sql/test_plans.py $(args)
 
 demo: .venv/ok ## Show the queue at work, with a stand-in model; CODEX=real uses your Codex login
 	@$(python) tools/demo.py

@@ -19,22 +19,25 @@ begin
         return '{}';
     end if;
     return array(
-        with recursive doomed as (
-            select unnest(p_failed) as id
+        with recursive concerned as (
+            select id, true as ends from unnest(p_failed) as id
             union
-            select dependency.job_id
-            from doomed
-            join dependency on dependency.needs_job_id = doomed.id
-            join job on job.id = dependency.job_id
-            where job.state = 'waiting' and job.on_dependency_failure = 'cancel'
+            select edge.job_id, edge.ends
+            from concerned
+            cross join lateral (  -- a fence: from what ends to its dependents, whatever statistics say
+                select dependency.job_id,
+                       job.state = 'waiting' and job.on_dependency_failure = 'cancel' as ends
+                from dependency
+                join job on job.id = dependency.job_id
+                where dependency.needs_job_id = concerned.id
+                  and job.on_dependency_failure <> 'wait'
+                offset 0
+            ) as edge
+            where concerned.ends
         )
         select dependency.job_id from dependency where needs_job_id = any (p_ended)
         union
-        select dependency.job_id
-        from doomed
-        join dependency on dependency.needs_job_id = doomed.id
-        join job on job.id = dependency.job_id
-        where job.on_dependency_failure <> 'wait'
+        select id from concerned where id <> all (p_failed)
     );
 end;
 $$;

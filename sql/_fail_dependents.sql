@@ -18,35 +18,37 @@ set enable_mergejoin = off
 as $$
 declare
     v_now    constant timestamptz := _now();
+    v_state  text;
     v_doomed bigint[];
 begin
     if not exists (select from dependency where needs_job_id = p_job_id) then
         return;
     end if;
     perform _lock_dependents(p_job_id);
+    select state into v_state from job where id = p_job_id;
+    v_doomed := _dependents('{}', array[p_job_id]);
     v_doomed := array(
         select id
         from job
-        where id = any (_dependents('{}', array[p_job_id]))
+        where id = any (v_doomed)
           and state = 'waiting' and on_dependency_failure = 'cancel'
     );
 
-    with cancelled as (
+    with reason as materialized (
+        select edge.job_id, min(ended.id) as needs
+        from unnest(p_job_id || v_doomed) as ended (id)
+        cross join lateral (select job_id from dependency where needs_job_id = ended.id offset 0) as edge
+        group by edge.job_id
+    ),
+    cancelled as (
         update job
         set state = 'cancelled',
-            error = (
-                select format('needs job %s, which is %s', needed.id,
-                              case when needed.id = p_job_id then needed.state else 'cancelled' end)
-                from dependency
-                join job as needed on needed.id = dependency.needs_job_id
-                where dependency.job_id = job.id and needed.id = any (p_job_id || v_doomed)
-                order by needed.id
-                limit 1
-            ),
+            error = format('needs job %s, which is %s', needs, case needs when p_job_id then v_state else 'cancelled' end),
             finished_at = v_now,
             updated_at = v_now,
             event_seq = event_seq + 1
-        where id = any (v_doomed)
+        from reason
+        where job.id = reason.job_id and state = 'waiting' and on_dependency_failure = 'cancel'
         returning id, event_seq, error
     )
     insert into event (job_id, seq, at, type, level, message)

@@ -34,7 +34,12 @@ begin
         select head.lane_id into v_lane
         from unnest(v_open) as lane (id)
         cross join lateral (
-            select r.lane_id, r.rank, r.job_id from ready r where r.lane_id = lane.id order by r.rank, r.job_id limit 1
+            select r.lane_id, r.rank, r.job_id
+            from ready r
+            join job on job.id = r.job_id
+            where r.lane_id = lane.id and (job.expires_at is null or job.expires_at > p_now)
+            order by r.rank, r.job_id
+            limit 1
         ) as head
         order by head.rank, head.job_id
         limit 1;

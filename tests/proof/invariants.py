@@ -56,9 +56,15 @@ TABLES = (
     "artifact_chunk",
     "expiry",
     "pause",
+    "run_limit",
+    "policy",
+    "schedule",
 )
 DELETIONS = ", ".join(f"{table} as (delete from {table})" for table in TABLES)
-EMPTY = f"with {DELETIONS} delete from job"  # one statement, so that it is planned once
+EMPTY = f"""with {DELETIONS},
+others as (delete from run_timeout where kind <> '*'),
+default_timeout as (update run_timeout set timeout = '4 hours' where kind = '*')
+delete from job"""  # one statement, so that it is planned once
 
 QUEUED, HELD = {"queued"}, {"claimed", "running"}
 FINAL = {"succeeded", "failed", "dead_letter", "cancelled"}
@@ -66,6 +72,7 @@ FINAL = {"succeeded", "failed", "dead_letter", "cancelled"}
 # waits or is queued in its row: that is decided by its needs, and read from their histories.
 POSSIBLE = {
     "created": {""},
+    "scheduled": QUEUED,
     "waiting": QUEUED,
     "ready": QUEUED,
     "claimed": QUEUED,

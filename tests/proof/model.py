@@ -10,11 +10,18 @@ Where this model and ``sql/`` disagree, ``docs/states.md`` decides which of them
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from moonmind_queue import ClaimedJob, JobState, Reclaimed, Renewal
-from moonmind_queue.errors import InvalidArgument, JobNotFound, LeaseLost, WrongState
+from moonmind_queue.errors import (
+    InvalidArgument,
+    JobNotFound,
+    LeaseLost,
+    NotAllowed,
+    ScheduleNotFound,
+    WrongState,
+)
 
 BACKOFF, BACKOFF_CAP, FIRST_LOSS = (
     timedelta(seconds=15),
@@ -24,6 +31,9 @@ BACKOFF, BACKOFF_CAP, FIRST_LOSS = (
 ALIVE = timedelta(seconds=120)
 HOUR = timedelta(hours=1)  # of waiting: as good as one level of priority
 TIMEOUT = timedelta(hours=4)
+MISSED = timedelta(seconds=60)  # an occurrence that nobody enqueued for longer than this
+RHYTHM = timedelta(minutes=10)  # of every schedule here
+SCOPES = ("agent", "kind", "concurrency_key")
 FINAL = ("succeeded", "failed", "dead_letter", "cancelled")
 HELD = ("claimed", "running")
 
@@ -52,6 +62,8 @@ class Job:
     run_at: datetime = datetime.min
     max_attempts: int = 3
     capabilities: Sequence[str] = ()
+    concurrency_key: str | None = None
+    payload: Mapping[str, Any] = field(default_factory=dict)
     timeout: timedelta | None = None
     expires_at: datetime | None = None
     on_dependency_failure: str = "wait"
@@ -67,8 +79,32 @@ class Job:
     history: list[str] = field(default_factory=lambda: ["created"])
 
 
+@dataclass
+class Policy:
+    """What the login may claim and hold; ``None`` admits all."""
+
+    agents: Sequence[str] | None = None
+    kinds: Sequence[str] | None = None
+    repositories: Sequence[str] | None = None
+    capabilities: Sequence[str] | None = None
+    workers: Sequence[str] | None = None
+
+
+ANYTHING = Policy()
+
+
+@dataclass
+class Schedule:
+    """What comes every ten minutes; no job is made while it is paused."""
+
+    job: Mapping[str, Any]
+    catch_up: str
+    next_at: datetime
+    paused: bool = False
+
+
 class Model:
-    """Jobs, workers and artifacts of one queue."""
+    """Jobs, workers, artifacts, schedules and the rules of one queue."""
 
     def __init__(self, now: datetime, operator: str) -> None:
         self.now, self.operator = now, operator
@@ -76,6 +112,10 @@ class Model:
         self.workers: dict[int, tuple[str, datetime, bool]] = {}  # name, seen at, stopped
         self.artifacts: dict[tuple[int, str], bytes] = {}
         self.pauses: dict[tuple[str, str], datetime | None] = {}  # agent and cause → until
+        self.limits: dict[tuple[str, str], int] = {}  # scope and name → max_running
+        self.timeouts: dict[str, timedelta] = {"*": TIMEOUT}
+        self.policy = ANYTHING
+        self.schedules: dict[str, Schedule] = {}
 
     # --- produce ---------------------------------------------------------------------------
 
@@ -132,22 +172,27 @@ class Model:
         lease: timedelta = timedelta(seconds=120), start: bool = False,
     ) -> list[int]:  # fmt: skip
         """The most urgent, then oldest, then first of the due jobs that this worker may take."""
+        self._check_worker(worker)
         if limit < 1 or not timedelta(0) < lease <= timedelta(days=1):
             raise InvalidArgument
+        self._check_asked(agents, kinds)
         due = [job for job in self._admitted(agents, kinds, capabilities)
                if job.state == "queued" and job.run_at <= self.now]  # fmt: skip
         for job in due:
             job.scheduled = False
         due = [job for job in due if not job.expires_at or job.expires_at > self.now]
         due.sort(key=lambda job: (job.run_at - job.priority * HOUR, job.id))
-        for job in due[:limit]:
-            assert not self._waits(job)
-            allowed = job.timeout or TIMEOUT
-            job.state, job.attempt = "running" if start else "claimed", job.attempt + 1
-            ends = self.now + min(lease, allowed)
-            job.lease = Lease(worker, next(tokens), ends, self.now + allowed)
-            job.history += ["claimed", "started"] if start else ["claimed"]
-        return [job.id for job in due[:limit]]
+        taken = []
+        for job in due:
+            if len(taken) < limit and self._has_room(job):
+                assert not self._waits(job)
+                allowed = job.timeout or self.timeouts.get(job.kind, self.timeouts["*"])
+                job.state, job.attempt = "running" if start else "claimed", job.attempt + 1
+                ends = self.now + min(lease, allowed)
+                job.lease = Lease(worker, next(tokens), ends, self.now + allowed)
+                job.history += ["claimed", "started"] if start else ["claimed"]
+                taken.append(job.id)
+        return taken
 
     def start(self, held: ClaimedJob) -> None:
         """claimed becomes running; what runs goes on."""
@@ -162,7 +207,8 @@ class Model:
             raise InvalidArgument
         renewed = {}
         for held in sorted(jobs, key=lambda job: job.id):
-            if found := self._lease(held):
+            found = self._lease(held)
+            if found and self._permits(self.jobs[held.id]):
                 found.expires_at = min(self.now + lease, found.deadline_at)
                 renewed[held.id] = Renewal(
                     job_id=held.id, token=held.token, expires_at=found.expires_at,
@@ -180,6 +226,9 @@ class Model:
     ) -> dict[int, str]:
         """As complete(), but a lost lease is passed over."""
         ended: dict[int, str] = {}
+        results = list(results)
+        if not all(self._permits(self.jobs[held.id]) for held, _ in results if self._lease(held)):
+            raise NotAllowed
         for held, result in results:
             if lease := self._lease(held):
                 job = self.jobs[held.id]
@@ -292,6 +341,33 @@ class Model:
         ended = [self.pauses.pop(key) for key in list(self.pauses) if key[0] == (agent or "*")]
         return any(until is None or until > self.now for until in ended)
 
+    def set_limit(self, scope: str, name: str, max_running: int | None) -> None:
+        """Limit how many are leased at once; what is leased already goes on."""
+        if max_running is None:
+            self.limits.pop((scope, name), None)
+        elif max_running < 0:
+            raise InvalidArgument
+        else:
+            self.limits[scope, name] = max_running
+
+    def set_timeout(self, kind: str, timeout: timedelta | None) -> None:
+        """For attempts that begin from now on; that of all kinds cannot be taken away."""
+        if timeout is not None:
+            self.timeouts[kind] = timeout
+        elif kind == "*":
+            raise InvalidArgument
+        else:
+            self.timeouts.pop(kind, None)
+
+    def set_policy(self, _role: str, **given: Sequence[str] | None) -> None:
+        """Of the login that calls all this; also for what it holds already."""
+        self.policy = Policy(**given)
+
+    def drop_policy(self, _role: str) -> bool:
+        """Whether there was one."""
+        had, self.policy = self.policy is not ANYTHING, ANYTHING
+        return had
+
     def cancel(self, job_id: int, reason: str | None) -> str:
         """At once, or a request to the holder; of several requests the first one counts."""
         job = self._job(job_id)
@@ -352,7 +428,8 @@ class Model:
         self, agents: Sequence[str] | None, kinds: Sequence[str] | None, capabilities: Sequence[str]
     ) -> tuple[timedelta | None, None]:
         """How long until there is something to do for such a worker; 0 when there is now."""
-        mine = self._admitted(agents, kinds, capabilities)
+        self._check_asked(agents, kinds)
+        mine = [j for j in self._admitted(agents, kinds, capabilities) if self._has_room(j)]
         if any(job.state == "queued" and not job.scheduled for job in mine):
             return timedelta(0), None
         due = [job.run_at for job in mine if job.scheduled]
@@ -361,11 +438,73 @@ class Model:
         due += [job.expires_at for job in here if job.expires_at and not job.expiry_seen]
         due += [until for (agent, _), until in self.pauses.items() if until and until > self.now
                 and (agents is None or agent in ("*", *agents))]  # fmt: skip
+        due += [schedule.next_at for schedule in self.schedules.values() if not schedule.paused]
         return (max(min(due) - self.now, timedelta(0)) if due else None), None
 
-    def see_worker(self, worker_id: int, name: str, *, stopped: bool = False) -> None:
-        """A process started, lives or ends; register_worker() is the first of these."""
+    def register_worker(self, new_id: int, name: str) -> int:
+        """A process started."""
+        self._check_worker(name)
+        self.workers[new_id] = (name, self.now, False)
+        return new_id
+
+    def see_worker(self, worker_id: int, *, stopped: bool = False) -> None:
+        """A process lives, or ends."""
+        name, *_ = self.workers[worker_id]
+        self._check_worker(name)
         self.workers[worker_id] = (name, self.now, stopped)
+
+    # --- schedule --------------------------------------------------------------------------
+
+    def add_schedule(self, name: str, _cron: str, job: Mapping[str, Any], *, catch_up: str) -> str:
+        """Every ten minutes from now; a changed one keeps its rhythm."""
+        known = self.schedules.get(name)
+        if not known:
+            self.schedules[name] = Schedule(job, catch_up, _next_occurrence(self.now))
+            return "created"
+        if (known.job, known.catch_up) == (job, catch_up):
+            return "unchanged"
+        known.job, known.catch_up = job, catch_up
+        return "updated"
+
+    def remove_schedule(self, name: str) -> None:
+        """Its jobs stay."""
+        self._schedule(name)
+        del self.schedules[name]
+
+    def pause_schedule(self, name: str, paused: bool) -> None:
+        """What comes meanwhile is missed."""
+        self._schedule(name).paused = paused
+
+    def run_schedule_now(self, new_id: int, name: str) -> int:
+        """One job more than the clock brings."""
+        self._add_scheduled(new_id, self._schedule(name), None)
+        return new_id
+
+    def tick(self, new_ids: Iterator[int]) -> list[int]:
+        """One job for each occurrence; of those that were missed none, the latest or all."""
+        made = []
+        due = [(s.next_at, name) for name, s in self.schedules.items() if not s.paused]
+        for next_at, name in sorted(due):
+            schedule, come = self.schedules[name], []
+            while next_at <= self.now:
+                come.append(next_at)
+                next_at += RHYTHM
+            schedule.next_at = next_at
+            missed = [at for at in come if at < self.now - MISSED]
+            kept = {"skip": [], "once": missed[-1:], "all": missed}[schedule.catch_up]
+            for at in kept + come[len(missed) :]:
+                made.append(next(new_ids, 0))
+                self._add_scheduled(made[-1], schedule, at)
+        return made
+
+    def _schedule(self, name: str) -> Schedule:
+        if name not in self.schedules:
+            raise ScheduleNotFound
+        return self.schedules[name]
+
+    def _add_scheduled(self, new_id: int, schedule: Schedule, at: datetime | None) -> None:
+        self._add(new_id, frozenset(), {**schedule.job, "run_at": at})
+        self.jobs[new_id].history.append("scheduled")
 
     # --- what the functions share ----------------------------------------------------------
 
@@ -385,7 +524,40 @@ class Model:
         job = self._job(held.id)
         if not (lease := self._lease(held)):
             raise LeaseLost
+        if not self._permits(job):
+            raise NotAllowed
         return job, lease
+
+    def _check_worker(self, name: str) -> None:
+        if self.policy.workers is not None and name not in self.policy.workers:
+            raise NotAllowed
+
+    def _check_asked(self, agents: Sequence[str] | None, kinds: Sequence[str] | None) -> None:
+        """What is asked for must have something in common with what is allowed."""
+        for asked, allowed in ((agents, self.policy.agents), (kinds, self.policy.kinds)):
+            if asked is not None and allowed is not None and not set(asked) & set(allowed):
+                raise NotAllowed
+
+    def _permits(self, job: Job) -> bool:
+        """Whether the policy admits the job, and its holder if it has one."""
+        policy, repository = self.policy, job.payload.get("repository")
+        return (
+            (policy.agents is None or job.agent in policy.agents)
+            and (policy.kinds is None or job.kind in policy.kinds)
+            and (policy.capabilities is None or set(job.capabilities) <= set(policy.capabilities))
+            and (policy.repositories is None or repository in policy.repositories)
+            and (policy.workers is None or not job.lease or job.lease.worker in policy.workers)
+        )
+
+    def _has_room(self, job: Job) -> bool:
+        """Whether the limits let one more job like this one be leased."""
+        for scope in SCOPES:
+            name = getattr(job, scope)
+            most = self.limits.get((scope, name), self.limits.get((scope, "*")))
+            leased = [j for j in self.jobs.values() if j.lease and getattr(j, scope) == name]
+            if name and most is not None and len(leased) >= most:
+                return False
+        return True
 
     def _admitted(
         self, agents: Sequence[str] | None, kinds: Sequence[str] | None, capabilities: Sequence[str]
@@ -396,6 +568,7 @@ class Model:
             if (agents is None or job.agent in agents)
             and (kinds is None or job.kind in kinds)
             and set(job.capabilities) <= set(capabilities)
+            and self._permits(job)
             and not self._paused(job.agent)
         ]
 
@@ -478,6 +651,10 @@ class Model:
 
 def _backoff(attempt: int) -> timedelta:
     return min(BACKOFF * 2 ** (attempt - 1), BACKOFF_CAP)
+
+
+def _next_occurrence(now: datetime) -> datetime:
+    return now - (now - datetime(2000, 1, 1, tzinfo=UTC)) % RHYTHM + RHYTHM
 
 
 def _refuse_circles(needs: dict[int, list[int]]) -> None:

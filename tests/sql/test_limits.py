@@ -32,6 +32,17 @@ def test_no_more_than_the_limit_is_leased(queue, scope, name, row):
     assert (both, none) == ([*jobs[:2], other], [])
 
 
+def test_a_pointless_job_lends_its_urgency_to_nobody(queue, clock):
+    """The next of the same lane comes when it would without the one that has expired."""
+    queue.set_limit("agent", "codex", 5)
+    queue.enqueue("k", priority=9, expires_at=clock.now + MINUTE)
+    later = queue.enqueue("k")
+    sooner = queue.enqueue("other", priority=1)
+    clock.advance(MINUTE)
+
+    assert ids(queue.claim("w")) + ids(queue.claim("w")) == [sooner, later]
+
+
 @pytest.mark.parametrize("end", ["complete", "fail", "release", "unlock", "reclaim", "cancel"])
 def test_room_comes_from_the_end_of_a_lease(queue, clock, end):
     """Nothing is counted but leases, so however one ends there is room at once."""
