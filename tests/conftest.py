@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pgbouncer
 import psycopg
 import pytest
 import test_server
@@ -31,28 +32,91 @@ language sql security definer set search_path = moonmind_queue, pg_temp
 as $$ select coalesce(frozen_at, clock_timestamp() + shift) from moonmind_queue_test.clock $$;
 """
 
-SERVER = pytest.StashKey[test_server.Server]()
+SERVERS = pytest.StashKey[list[test_server.Server]]()
+NOTES = pytest.StashKey[list[str]]()
+
+# --- a run in several processes, each with a server of its own -----------------------------------
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """A single file is run at once in this process, more of them by as many as there are cores."""
+    given = [argument.partition("::")[0] for argument in config.args]
+    return 0 if len(set(given)) == 1 and given[0].endswith(".py") else None
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Start the server and say which one it is on the first line of the output."""
-    if not session.config.option.collectonly:
-        session.config.stash[SERVER] = server = test_server.start()
-        session.config.get_terminal_writer().line(server.title)
+    """Start the server, unless other processes run the tests or one of them is this."""
+    config = session.config
+    config.stash[SERVERS], config.stash[NOTES] = [], []
+    if test_server.required("pgbouncer") and pgbouncer.find() is None:
+        raise pytest.UsageError("MOONMIND_TEST_REQUIRE names pgbouncer, and there is none")
+    alone = not getattr(config.option, "numprocesses", 0) and not hasattr(config, "workerinput")
+    if alone and not config.option.collectonly:
+        start_server(config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Start the server of another process. Roles are of a server, and tests must not share them."""
+    node.workerinput["server"] = start_server(node.config)
+
+
+def start_server(config: pytest.Config) -> str:
+    """Start a server, say which one it is, and return a superuser's DSN."""
+    config.stash[SERVERS].append(server := test_server.start())
+    config.get_terminal_writer().line(server.title)
+    return server.dsn
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """End the server that was started."""
-    if server := session.config.stash.get(SERVER, None):
+    """End the servers that were started, and hand over what was said."""
+    for server in session.config.stash.get(SERVERS, []):
         server.stop()
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["notes"] = session.config.stash[NOTES]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what was said in another process; one that crashed has nothing to hand over."""
+    node.config.stash[NOTES] += getattr(node, "workeroutput", {}).get("notes", [])
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Print what was said, each line once."""
+    for line in dict.fromkeys(config.stash[NOTES]):
+        terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session")
+def say(pytestconfig: pytest.Config) -> Callable[[str], None]:
+    """Print a line at the end for whoever ran the tests, with the numbers that were proven."""
+    return pytestconfig.stash[NOTES].append
+
+
+@pytest.hookimpl
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the pooler's tests out where there is none."""
+    through = [item for item in items if "pooler" in getattr(item, "fixturenames", ())]
+    if through and pgbouncer.find() is None:
+        items[:] = [item for item in items if item not in through]
+        config.hook.pytest_deselected(items=through)
+        remedy = "as root, tools/pgbouncer_package.sh has it"
+        config.stash[NOTES].append(f"no pgbouncer: {len(through)} tests left out; {remedy}")
+
+
+# --- databases -----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")
 def server(pytestconfig: pytest.Config) -> str:
     """The DSN of a superuser on the server under test."""
-    return pytestconfig.stash[SERVER].dsn
+    if shared := getattr(pytestconfig, "workerinput", None):
+        return str(shared["server"])
+    return pytestconfig.stash[SERVERS][0].dsn
 
 
 @pytest.fixture(scope="session")

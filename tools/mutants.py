@@ -88,7 +88,7 @@ def suite(root: Path, dsn: str, tests: Iterable[str]) -> subprocess.CompletedPro
     freeze = [sys.executable, "migrations/freeze.py", "initial"]
     subprocess.run(freeze, cwd=root, env=environment, capture_output=True, check=True)
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests],
+        [sys.executable, "-m", "pytest", "-n0", "-x", "-q", "-p", "no:cacheprovider", *tests],
         cwd=root,
         env=environment,
         capture_output=True,

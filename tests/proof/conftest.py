@@ -40,16 +40,3 @@ def session(proving: str) -> Iterator[Callable[..., psycopg.Connection]]:
             return connection
 
         yield connect
-
-
-@pytest.fixture(scope="module")
-def say(request) -> Callable[[str], None]:
-    """Print a line for whoever ran the tests, with the numbers that were proven."""
-    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
-    capture = request.config.pluginmanager.get_plugin("capturemanager")
-
-    def print_line(line: str) -> None:
-        with capture.global_and_fixture_disabled():
-            reporter.write_line(f"\n{line}")
-
-    return print_line

@@ -20,6 +20,7 @@ from datetime import timedelta
 from typing import Any
 
 import psycopg
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -39,7 +40,7 @@ from moonmind_queue._ticker import tick
 DEFAULT = 500
 SEQUENCES = int(os.environ.get("MOONMIND_PROVE") or DEFAULT)
 STEPS = 40
-BATCH = 500
+PARTS = max(1, SEQUENCES // 500)  # Hypothesis remembers all that it tried in one
 ZERO, MINUTE = timedelta(0), timedelta(minutes=1)
 SECONDS = [0, 0, 0, -5, 60]
 NOBODY = 29
@@ -496,26 +497,26 @@ def _row(job: Job) -> Row:
     )  # fmt: skip
 
 
-def test_the_queue_does_what_its_model_says(session, proving, clock_of, say):
+@pytest.mark.parametrize("part", range(1, PARTS + 1))
+def test_the_queue_does_what_its_model_says(session, proving, clock_of, say, part):
     """After every call of every sequence: answers, rows, histories and invariants."""
     bench = Bench(session(), clock_of(proving))
 
-    for begun in range(0, SEQUENCES, BATCH):  # Hypothesis remembers all that it tried in one
-        run_state_machine_as_test(
-            lambda: _Machine(bench),
-            settings=settings(
-                max_examples=min(BATCH, SEQUENCES - begun),
-                stateful_step_count=STEPS,
-                deadline=None,
-                database=None,
-                derandomize=SEQUENCES == DEFAULT,
-                suppress_health_check=list(HealthCheck),
-                phases=(Phase.generate, Phase.shrink),
-                print_blob=True,
-            ),
-        )
+    run_state_machine_as_test(
+        lambda: _Machine(bench),
+        settings=settings(
+            max_examples=SEQUENCES // PARTS,
+            stateful_step_count=STEPS,
+            deadline=None,
+            database=None,
+            derandomize=SEQUENCES == DEFAULT,
+            suppress_health_check=list(HealthCheck),
+            phases=(Phase.generate, Phase.shrink),
+            print_blob=True,
+        ),
+    )
 
     calls = bench.calls
-    say(f"{bench.sequences} sequences, {calls.total()} calls agree with the model")
+    say(f"part {part}: {bench.sequences} sequences, {calls.total()} calls agree with the model")
     reached = {word for name in +calls for word in (name, name.rpartition(" ")[2])}
     assert set(REACHED) <= reached or SEQUENCES < DEFAULT, set(REACHED) - reached

@@ -15,7 +15,6 @@ from typing import Any
 import pgbouncer
 import psycopg
 import pytest
-import test_server
 from waiting import eventually
 
 from moonmind_queue import Executor, Worker
@@ -23,26 +22,6 @@ from moonmind_queue.cli import main
 from moonmind_queue.executors.noop import Noop
 
 HOUR = timedelta(hours=1)
-LEFT_OUT = pytest.StashKey[int]()
-
-
-@pytest.hookimpl
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the pooler's tests out where there is none, unless one is required."""
-    through = [item for item in items if "pooler" in getattr(item, "fixturenames", ())]
-    if through and pgbouncer.find() is None:
-        if test_server.required("pgbouncer"):
-            raise pytest.UsageError("MOONMIND_TEST_REQUIRE names pgbouncer, and there is none")
-        items[:] = [item for item in items if item not in through]
-        config.hook.pytest_deselected(items=through)
-        config.stash[LEFT_OUT] = len(through)
-
-
-def pytest_report_collectionfinish(config: pytest.Config) -> str | None:
-    """Say what was left out."""
-    if number := config.stash.get(LEFT_OUT, 0):
-        return f"no pgbouncer: {number} tests left out; as root, tools/pgbouncer_package.sh has it"
-    return None
 
 
 @pytest.fixture(scope="session")
