@@ -12,6 +12,7 @@ language plpgsql
 set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 set enable_hashjoin = off
 set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off

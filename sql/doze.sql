@@ -12,6 +12,7 @@ security definer
 set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 as $$
 begin
     perform _check_worker(worker) from worker where id = p_worker_id;

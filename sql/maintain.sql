@@ -17,6 +17,7 @@ language plpgsql
 security definer
 set search_path = moonmind_queue, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_column
 declare

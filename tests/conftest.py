@@ -8,6 +8,7 @@
 In test databases ``_now()`` reads a table instead of the wall clock; nothing in the package can.
 """
 
+import os
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -40,9 +41,10 @@ NOTES = pytest.StashKey[list[str]]()
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """A single file is run at once in this process, more of them by as many as there are cores."""
-    given = [argument.partition("::")[0] for argument in config.args]
-    return 0 if len(set(given)) == 1 and given[0].endswith(".py") else None
+    """As many as there are cores; none for a single file, or when all would share one server."""
+    files = {argument.partition("::")[0] for argument in config.args}
+    single = len(files) == 1 and files.pop().endswith(".py")
+    return 0 if single or os.environ.get("MOONMIND_TEST_DATABASE_URL") else None
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -59,7 +61,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Start the server of another process. Roles are of a server, and tests must not share them."""
+    """Start the server of another process: roles, and what is still visible, are of a server."""
     node.workerinput["server"] = start_server(node.config)
 
 

@@ -520,6 +520,7 @@ language plpgsql
 set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 set enable_hashjoin = off
 set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
@@ -788,6 +789,7 @@ language plpgsql
 set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 set enable_hashjoin = off
 set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
@@ -1015,6 +1017,7 @@ language plpgsql
 set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 set enable_hashjoin = off
 set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
@@ -1065,6 +1068,7 @@ language plpgsql
 set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 set enable_hashjoin = off
 set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
@@ -1208,6 +1212,7 @@ language plpgsql
 set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 as $$
 declare
     v_capabilities constant text[] :=
@@ -1286,6 +1291,7 @@ language plpgsql
 set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 set enable_hashjoin = off
 set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
@@ -1346,6 +1352,7 @@ language plpgsql
 set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 set enable_hashjoin = off
 set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
@@ -1400,6 +1407,7 @@ language plpgsql
 set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 as $$
 declare
     v_lease lease;
@@ -1488,6 +1496,7 @@ language plpgsql
 set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 as $$
 declare
     v_seq integer;
@@ -1573,6 +1582,7 @@ language plpgsql
 set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 as $$
 begin
     if exists (select from run_limit) then
@@ -1600,6 +1610,7 @@ stable
 set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 set enable_hashjoin = off
 set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
@@ -1723,6 +1734,7 @@ language plpgsql
 set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 as $$
 declare
     v_now constant timestamptz := _now();
@@ -1927,6 +1939,7 @@ stable
 set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 as $$
 declare
     v_policy policy;
@@ -1950,6 +1963,7 @@ language plpgsql
 set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 set enable_hashjoin = off
 set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
@@ -1995,6 +2009,7 @@ language plpgsql
 set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 as $$
 declare
     v_now   constant timestamptz := _now();
@@ -2056,6 +2071,7 @@ language plpgsql
 set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 set enable_hashjoin = off
 set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
@@ -2170,6 +2186,7 @@ language plpgsql
 set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 as $$
 declare
     v_agent text;
@@ -2289,6 +2306,7 @@ language plpgsql
 set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 set enable_hashjoin = off
 set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
@@ -2361,6 +2379,7 @@ language plpgsql
 set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 as $$
 declare
     v_now       constant timestamptz := _now();
@@ -2415,6 +2434,7 @@ language plpgsql
 set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 set enable_hashjoin = off
 set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
@@ -2476,6 +2496,7 @@ stable
 set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 set enable_hashjoin = off
 set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
@@ -2506,6 +2527,7 @@ language plpgsql
 set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 as $$
 begin
     delete from scheduled
@@ -2781,6 +2803,7 @@ security definer
 set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 set enable_hashjoin = off
 set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
@@ -2900,6 +2923,7 @@ security definer
 set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 set enable_hashjoin = off
 set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
@@ -3057,6 +3081,7 @@ security definer
 set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 as $$
 begin
     perform _check_worker(worker) from worker where id = p_worker_id;
@@ -3155,6 +3180,7 @@ security definer
 set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 as $$
 declare
     v_now    constant timestamptz := _now();
@@ -3233,6 +3259,7 @@ security definer
 set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 as $$
 declare
     v_now  constant timestamptz := _now();
@@ -3432,6 +3459,7 @@ language plpgsql
 security definer
 set search_path = moonmind_queue, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_column
 declare
@@ -3520,6 +3548,7 @@ security definer
 set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 set enable_hashjoin = off
 set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
@@ -3840,6 +3869,7 @@ security definer
 set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 set enable_hashjoin = off
 set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
@@ -3926,6 +3956,7 @@ security definer
 set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 set enable_hashjoin = off
 set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
@@ -4156,6 +4187,7 @@ security definer
 set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 set enable_hashjoin = off
 set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
@@ -4424,6 +4456,7 @@ security definer
 set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 as $$
 begin
     perform _check_worker(worker) from worker where id = p_id;

@@ -197,6 +197,18 @@ def test_what_a_holder_does_looks_at_few_pages(crowd, call):
     assert touched < 200
 
 
+def test_what_forbids_scans_forbids_compilation(db):
+    """Before PostgreSQL 18 a scan of lanes, which nothing can avoid, would have JIT called in."""
+    pinned = db.execute(
+        "select proname, 'jit=off' = any (proconfig) from pg_proc"
+        " where pronamespace = 'moonmind_queue'::regnamespace"
+        " and 'enable_seqscan=off' = any (proconfig)"
+    ).fetchall()
+
+    assert len(pinned) > 20
+    assert [name for name, compiles_never in pinned if not compiles_never] == []
+
+
 @pytest.fixture
 def updates(session, until):
     """How many updates a table has seen, once that many have been counted: (in all, in place)."""
