@@ -15,7 +15,7 @@ mutants: .venv/ok ## Show that the suite notices each of many faults; args="-k t
 
 prove: .venv/ok ## Try 20,000 new sequences of calls against the model, and the plans with 6,000,000 jobs
 	@MOONMIND_PROVE=1 tools/test_unit.sh tests/sql/test_plans.py
-	@MOONMIND_PROVE=$${MOONMIND_PROVE:-20000} tools/test_unit.sh -v -nauto --dist=load tests/proof/test_state_machine.py $(args)
+	@MOONMIND_PROVE=$${MOONMIND_PROVE:-20000} tools/test_unit.sh -v -n$$(getconf _NPROCESSORS_ONLN) --dist=load tests/proof/test_state_machine.py $(args)
 
 demo: .venv/ok ## Show the queue at work, with a stand-in model; CODEX=real uses your Codex login
 	@$(python) tools/demo.py
