@@ -12,6 +12,7 @@ import psycopg
 import structlog
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
+from moonmind_queue._live_log import LiveLog, Piece
 from moonmind_queue.errors import DatabaseUnavailable, InvalidPayload, LeaseLost, QueueError
 from moonmind_queue.executors import Block, CoolDown, Executor, Fail, Retry, Stopped
 from moonmind_queue.model import ClaimedJob
@@ -42,12 +43,18 @@ class Attempt:
     """
 
     def __init__(
-        self, job: ClaimedJob, deadline: float, pool: Pool, artifact_max_bytes: int
+        self,
+        job: ClaimedJob,
+        deadline: float,
+        pool: Pool,
+        artifact_max_bytes: int,
+        *,
+        live_log: bool,
     ) -> None:
         self.job = job
         self.deadline = deadline
         self.lost = False
-        self.context = JobContext(job, pool, artifact_max_bytes)
+        self.context = JobContext(job, pool, artifact_max_bytes, live_log=live_log)
 
     def lose(self, why: str) -> None:
         """Stop the work: somebody else may have the job by now."""
@@ -60,8 +67,13 @@ class Attempt:
         """Run the executor in a thread of its own and hand how it ended to ``ended``."""
         # A daemon: an executor that ignores `stop` must not keep a stopped worker alive.
         threading.Thread(
-            target=lambda: ended(self, self._run(executor)), name=f"job-{self.job.id}", daemon=True
+            target=lambda: ended(self, self._end(executor)), name=f"job-{self.job.id}", daemon=True
         ).start()
+
+    def _end(self, executor: Executor) -> Ending:
+        ending = self._run(executor)
+        self.context.close()
+        return ending
 
     def _run(self, executor: Executor) -> Ending:
         try:
@@ -91,12 +103,15 @@ class Attempt:
 class JobContext:
     """What an executor may do to its job; see :class:`moonmind_queue.executors.Context`."""
 
-    def __init__(self, job: ClaimedJob, pool: Pool, artifact_max_bytes: int) -> None:
+    def __init__(
+        self, job: ClaimedJob, pool: Pool, artifact_max_bytes: int, *, live_log: bool = True
+    ) -> None:
         self.stop = threading.Event()
         self.jobs: list[dict[str, Any]] = []
         self._job = job
         self._pool = pool
         self._artifact_max_bytes = artifact_max_bytes
+        self._log = LiveLog(self._send, artifact_max_bytes) if live_log else None
 
     def enqueue(self, kind: str, payload: Mapping[str, Any] | None = None, **options: Any) -> None:
         """Add a job when this attempt succeeds."""
@@ -115,6 +130,31 @@ class JobContext:
             self.stop.set()
         except (QueueError, psycopg.Error, PoolTimeout, PoolClosed) as error:
             log.warning("job.event_lost", job=self._job.id, message=message, error=str(error))
+
+    def log(self, text: str, *, stream: str = "stdout", stage: str = "") -> None:
+        """Add lines to the live log, if there is one; never fails the job."""
+        if self._log:
+            self._log.write(text, stream, stage)
+
+    def close(self) -> None:
+        """Send what is left of the live log."""
+        if self._log and not self._log.close():
+            log.warning("job.log_lost", job=self._job.id)
+
+    def _send(self, pieces: Sequence[Piece]) -> bool:
+        try:
+            with self._pool.connection(timeout=5) as connection, connection.transaction():
+                for piece in pieces:
+                    Queue(connection).append_log(
+                        self._job, piece.content, stream=piece.stream, stage=piece.stage
+                    )
+        except LeaseLost:
+            self.stop.set()
+            return True  # it is nobody's any more
+        except (QueueError, psycopg.Error, PoolTimeout, PoolClosed) as error:
+            log.warning("job.log_late", job=self._job.id, error=str(error))
+            return False
+        return True
 
     def attach(
         self, name: str, source: Path | bytes, content_type: str = "application/octet-stream"

@@ -26,7 +26,7 @@ from psycopg.sql import SQL, Composable, Identifier, Placeholder
 
 from moonmind_queue import errors, executors
 from moonmind_queue._values import storable, to_json
-from moonmind_queue.model import Event, Job, JobState
+from moonmind_queue.model import Event, Job, JobState, LogChunk
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -151,6 +151,23 @@ def history(job_id: int, *, after: int = 0, limit: int = 1000) -> Call[list[Even
         Event,
         "job_history",
         "where job_id = %(job)s and seq > %(after)s order by seq limit %(limit)s",
+        list,
+        if_empty=get(job_id),
+        job=job_id,
+        after=after,
+        limit=limit,
+    )
+
+
+def read_log(job_id: int, *, after: int = 0, limit: int = 1000) -> Call[list[LogChunk]]:
+    """Return what a job printed after the position ``after``, in order, none left out.
+
+    Raises ``JobNotFound``.
+    """
+    return view(
+        LogChunk,
+        "job_log",
+        "where job_id = %(job)s and pos > %(after)s order by pos limit %(limit)s",
         list,
         if_empty=get(job_id),
         job=job_id,

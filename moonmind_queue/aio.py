@@ -35,6 +35,7 @@ class AsyncQueue:
     retry = _calls.async_method(_calls.retry)
     get = _calls.async_method(_calls.get)
     history = _calls.async_method(_calls.history)
+    read_log = _calls.async_method(_calls.read_log)
 
     async def _ask(self, call: Call[Answer]) -> Answer:
         try:

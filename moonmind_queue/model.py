@@ -199,6 +199,19 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LogChunk:
+    """Whole lines that a job printed; ``pos`` grows within the job, with gaps."""
+
+    job_id: int
+    pos: int
+    at: datetime
+    attempt: int
+    stage: str
+    stream: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
     """A file that an attempt left behind; ``sha256`` is hexadecimal."""
 

@@ -190,6 +190,20 @@ class JobDocument(View):
     summary: Mapped[dict[str, Any]]
 
 
+class JobLog(View):
+    """What jobs print, piece by piece."""
+
+    __tablename__ = "job_log"
+
+    job_id: Mapped[BigInt] = mapped_column(primary_key=True)
+    pos: Mapped[BigInt] = mapped_column(primary_key=True)
+    at: Mapped[datetime]
+    attempt: Mapped[int]
+    stage: Mapped[str]
+    stream: Mapped[str]
+    content: Mapped[str]
+
+
 class JobHistory(View):
     """What happened, event by event."""
 

@@ -157,6 +157,21 @@ class Queue:
             )
         )
 
+    def append_log(
+        self, job: ClaimedJob, content: str, *, stream: str = "stdout", stage: str = ""
+    ) -> int:
+        """Add whole lines to the live log of a job that is held; returns their position."""
+        return int(
+            self._value(
+                "append_log",
+                job_id=job.id,
+                token=job.token,
+                content=storable(content),
+                stream=stream,
+                stage=storable(stage),
+            )
+        )
+
     def put_artifact(
         self,
         job: ClaimedJob,
@@ -317,6 +332,7 @@ class Queue:
 
     get = _calls.method(_calls.get)
     history = _calls.method(_calls.history)
+    read_log = _calls.method(_calls.read_log)
     list_jobs = _calls.method(_history.list_jobs)
     count_jobs = _calls.method(_history.count_jobs)
     event_cursor = _calls.method(_history.event_cursor)

@@ -81,6 +81,8 @@ class Settings(DatabaseSettings):
             "MOONMIND_ARTIFACT_MAX_BYTES", "AGENT_JOB_ARTIFACT_MAX_BYTES"
         ),
     )
+    live_log_events_enabled: bool = Field(True, alias="MOONMIND_LIVE_LOG_EVENTS_ENABLED")
+    """Whether what jobs print can be read while they run."""
     run_timeout_seconds: int = Field(
         3600,
         ge=1,

@@ -59,7 +59,8 @@ class Worker:
     ``executors`` maps each kind to its executor; only these kinds are claimed. ``agents`` limits
     the claims to jobs of those agents (``None``: all). ``slots`` jobs run at once. A notification
     starts a job within milliseconds; ``poll`` is the fallback when one is lost. ``listen_dsn`` is
-    for LISTEN where ``dsn`` leads through a pooler; ``"none"`` is to poll only.
+    for LISTEN where ``dsn`` leads through a pooler; ``"none"`` is to poll only. Without
+    ``live_log`` what jobs print stays on this machine until it is an artifact.
     """
 
     def __init__(
@@ -76,13 +77,14 @@ class Worker:
         reclaim: timedelta = timedelta(seconds=5),
         listen_dsn: str | None = None,
         artifact_max_bytes: int = 10 * 1024 * 1024,
+        live_log: bool = True,
         versions: Mapping[str, str] | None = None,
     ) -> None:
         self._dsn, self._executors, self._name = dsn, executors, name
         self._agents, self._capabilities = agents, capabilities
         self._slots, self._lease = slots, lease
         self._poll, self._reclaim = poll, min(reclaim, lease)
-        self._artifact_max_bytes = artifact_max_bytes
+        self._artifact_max_bytes, self._live_log = artifact_max_bytes, live_log
         self._pool: Pool = ConnectionPool(
             dsn,
             min_size=0,
@@ -273,7 +275,9 @@ class Worker:
 
     def _start(self, job: ClaimedJob, deadline: float) -> None:
         log.info("job.started", job=job.id, kind=job.kind, attempt=job.attempt)
-        attempt = Attempt(job, deadline, self._pool, self._artifact_max_bytes)
+        attempt = Attempt(
+            job, deadline, self._pool, self._artifact_max_bytes, live_log=self._live_log
+        )
         with self._lock:
             self._running[job.token] = attempt
         attempt.start(self._executors[job.kind], self._job_ended)

@@ -31,7 +31,7 @@ grant execute on function moonmind_queue._now(), moonmind_queue._is_met(text, te
 to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 
 grant select on
-    moonmind_queue.job_overview, moonmind_queue.job_history, moonmind_queue.job_artifact,
+    moonmind_queue.job_overview, moonmind_queue.job_history, moonmind_queue.job_log, moonmind_queue.job_artifact,
     moonmind_queue.artifact_content, moonmind_queue.worker_overview, moonmind_queue.queue_status,
     moonmind_queue.blocked_job, moonmind_queue.paused_agent, moonmind_queue.limit_overview,
     moonmind_queue.unserved_lane, moonmind_queue.queue_fault, moonmind_queue.job_document,
@@ -53,6 +53,7 @@ grant execute on function
     moonmind_queue.fail(bigint, bigint, text, text, interval),
     moonmind_queue.release(bigint, bigint, text),
     moonmind_queue.append_event(bigint, bigint, text, text, text, jsonb),
+    moonmind_queue.append_log(bigint, bigint, text, text, text),
     moonmind_queue.put_artifact(bigint, bigint, text, bytea, text, text),
     moonmind_queue.open_artifact(bigint, bigint, text, text, bigint, text),
     moonmind_queue.append_artifact(bigint, bigint, bytea),

@@ -5,7 +5,7 @@
 --     call again while that many went. A live job stays with its whole history, however old.
 --   * workers: processes that stopped or were last seen a week ago. sleepers: of processes that
 --     stopped or were not seen for an hour. pauses: that were over a day ago.
---   * partitions dropped, partitions made: months of the history. Nothing waits behind this for
+--   * partitions dropped, partitions made: months of the history and the logs. Nothing waits behind this for
 --     longer than 50 ms; where a reader is in the way, the next call will do it.
 --   * One at a time: while another session is at it, this returns nothing at once. Workers call it
 --     hourly, anybody may. Commit at once: what was dropped or made stays locked until then.
@@ -21,7 +21,7 @@ set jit = off
 as $$
 #variable_conflict use_column
 declare
-    v_tables constant text[] := '{event}';  -- those that are partitioned by their column at
+    v_tables constant text[] := '{event,log_chunk}';  -- those that are partitioned by their column at
     v_now    constant timestamptz := _now();
     v_keep   constant interval := (select keep from retention where what = 'job');
     v_jobs   bigint := 0;

@@ -1,4 +1,4 @@
--- prune(older_than, limit) → how many jobs were deleted, with their history and artifacts.
+-- prune(older_than, limit) → how many jobs were deleted, with their history, logs and artifacts.
 --
 -- Contract
 --   * Only final jobs that ended longer ago, and only once no other job needs them: of a chain
@@ -40,6 +40,7 @@ begin
         exit when v_ids = '{}';
         delete from artifact_chunk where artifact_id in (select id from artifact where job_id = any (v_ids));
         delete from artifact where job_id = any (v_ids);
+        delete from log_chunk where job_id = any (v_ids);
         delete from event where job_id = any (v_ids);
         delete from dependency where job_id = any (v_ids);
         delete from expiry

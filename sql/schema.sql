@@ -213,6 +213,29 @@ comment on table moonmind_queue.event is 'The history: append-only, numbered fro
 comment on column moonmind_queue.event.pos is 'Where it stands among the events of all jobs; with gaps, and not in the order of commits: see read_events().';
 comment on column moonmind_queue.event.worker is 'Who did it: a worker, or the database role of a producer or operator.';
 
+create sequence moonmind_queue.log_pos_seq;
+
+create table moonmind_queue.log_chunk (
+    job_id  bigint      not null,
+    pos     bigint      not null default nextval('moonmind_queue.log_pos_seq'),
+    at      timestamptz not null,
+    attempt integer     not null,
+    stage   text        not null,
+    stream  text        not null,
+    content text        not null,
+    primary key (job_id, pos, at),
+    constraint log_stream_is_known check (stream in ('stdout', 'stderr')),
+    constraint log_stage_is_short check (length(stage) <= 100)
+)
+partition by range (at);
+
+create table moonmind_queue.log_chunk_default partition of moonmind_queue.log_chunk default;
+
+comment on table moonmind_queue.log_chunk_default is 'Pieces of months without a partition of their own.';
+comment on table moonmind_queue.log_chunk is 'What jobs print, while they run: append-only, in pieces of whole lines.';
+comment on column moonmind_queue.log_chunk.pos is 'Grows within a job in the order of commits; with gaps.';
+comment on column moonmind_queue.log_chunk.stage is 'What the attempt was at, in the executor''s words; empty where it has none.';
+
 create table moonmind_queue.artifact (
     id           bigint generated always as identity primary key,
     job_id       bigint      not null,

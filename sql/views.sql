@@ -67,6 +67,13 @@ join moonmind_queue.job on job.id = event.job_id;
 
 comment on view moonmind_queue.job_history is 'What happened, event by event; order by job_id, seq or by pos.';
 
+create or replace view moonmind_queue.job_log as
+select log_chunk.job_id, log_chunk.pos, log_chunk.at, log_chunk.attempt, log_chunk.stage, log_chunk.stream,
+       log_chunk.content
+from moonmind_queue.log_chunk;
+
+comment on view moonmind_queue.job_log is 'What jobs print, piece by piece; order by job_id, pos.';
+
 create or replace view moonmind_queue.job_artifact as
 select id, job_id, attempt, name, content_type, size_bytes, sha256, created_at
 from moonmind_queue.artifact

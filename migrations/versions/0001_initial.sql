@@ -214,6 +214,29 @@ comment on table moonmind_queue.event is 'The history: append-only, numbered fro
 comment on column moonmind_queue.event.pos is 'Where it stands among the events of all jobs; with gaps, and not in the order of commits: see read_events().';
 comment on column moonmind_queue.event.worker is 'Who did it: a worker, or the database role of a producer or operator.';
 
+create sequence moonmind_queue.log_pos_seq;
+
+create table moonmind_queue.log_chunk (
+    job_id  bigint      not null,
+    pos     bigint      not null default nextval('moonmind_queue.log_pos_seq'),
+    at      timestamptz not null,
+    attempt integer     not null,
+    stage   text        not null,
+    stream  text        not null,
+    content text        not null,
+    primary key (job_id, pos, at),
+    constraint log_stream_is_known check (stream in ('stdout', 'stderr')),
+    constraint log_stage_is_short check (length(stage) <= 100)
+)
+partition by range (at);
+
+create table moonmind_queue.log_chunk_default partition of moonmind_queue.log_chunk default;
+
+comment on table moonmind_queue.log_chunk_default is 'Pieces of months without a partition of their own.';
+comment on table moonmind_queue.log_chunk is 'What jobs print, while they run: append-only, in pieces of whole lines.';
+comment on column moonmind_queue.log_chunk.pos is 'Grows within a job in the order of commits; with gaps.';
+comment on column moonmind_queue.log_chunk.stage is 'What the attempt was at, in the executor''s words; empty where it has none.';
+
 create table moonmind_queue.artifact (
     id           bigint generated always as identity primary key,
     job_id       bigint      not null,
@@ -2717,6 +2740,47 @@ $$;
 
 comment on function moonmind_queue.append_event(bigint, bigint, text, text, text, jsonb) is 'Add to the history of a job that one holds.';
 -- <<<
+-- >>> sql/append_log.sql
+-- append_log(job, token, content, stream, stage) → where the piece stands in the job's live log.
+--
+-- Contract
+--   * By the lease holder only. A piece is as many whole lines as have come since the last one:
+--     send a few a second, not one for each line.
+--   * Positions of a job grow in the order in which pieces are committed, so a reader that goes on
+--     from the last one it saw misses nothing. They have gaps.
+--   * For reading along. What must be kept is an artifact; the log goes with its job.
+-- Locks     the job, its lease.
+-- Errors    MQ001, MQ002, MQ004; 22023 no content or more than 256 KiB; 23514 a stream that is neither
+--           stdout nor stderr, a stage above 100 characters.
+create or replace function moonmind_queue.append_log(
+    p_job_id  bigint,
+    p_token   bigint,
+    p_content text,
+    p_stream  text default 'stdout',
+    p_stage   text default ''
+)
+returns bigint
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_lease constant lease := _lock_lease(p_job_id, p_token);
+    v_pos   bigint;
+begin
+    if p_content is null or octet_length(p_content) > 262144 then
+        raise exception 'a piece of a log has up to 256 KiB, not %', coalesce(octet_length(p_content)::text, 'null')
+            using errcode = 'invalid_parameter_value';
+    end if;
+    insert into log_chunk (job_id, at, attempt, stage, stream, content)
+    values (p_job_id, _now(), v_lease.attempt, coalesce(p_stage, ''), coalesce(p_stream, 'stdout'), p_content)
+    returning pos into v_pos;
+    return v_pos;
+end;
+$$;
+
+comment on function moonmind_queue.append_log(bigint, bigint, text, text, text) is 'Add to the live log of a job that one holds.';
+-- <<<
 -- >>> sql/cancel.sql
 -- cancel(job, reason) → the job's state now.
 --
@@ -3447,7 +3511,7 @@ comment on function moonmind_queue.fail(bigint, bigint, text, text, interval) is
 --     call again while that many went. A live job stays with its whole history, however old.
 --   * workers: processes that stopped or were last seen a week ago. sleepers: of processes that
 --     stopped or were not seen for an hour. pauses: that were over a day ago.
---   * partitions dropped, partitions made: months of the history. Nothing waits behind this for
+--   * partitions dropped, partitions made: months of the history and the logs. Nothing waits behind this for
 --     longer than 50 ms; where a reader is in the way, the next call will do it.
 --   * One at a time: while another session is at it, this returns nothing at once. Workers call it
 --     hourly, anybody may. Commit at once: what was dropped or made stays locked until then.
@@ -3463,7 +3527,7 @@ set jit = off
 as $$
 #variable_conflict use_column
 declare
-    v_tables constant text[] := '{event}';  -- those that are partitioned by their column at
+    v_tables constant text[] := '{event,log_chunk}';  -- those that are partitioned by their column at
     v_now    constant timestamptz := _now();
     v_keep   constant interval := (select keep from retention where what = 'job');
     v_jobs   bigint := 0;
@@ -3737,7 +3801,7 @@ $$;
 comment on function moonmind_queue.pause_schedule(text, boolean) is 'Stop a schedule for a while, or let it go on.';
 -- <<<
 -- >>> sql/prune.sql
--- prune(older_than, limit) → how many jobs were deleted, with their history and artifacts.
+-- prune(older_than, limit) → how many jobs were deleted, with their history, logs and artifacts.
 --
 -- Contract
 --   * Only final jobs that ended longer ago, and only once no other job needs them: of a chain
@@ -3779,6 +3843,7 @@ begin
         exit when v_ids = '{}';
         delete from artifact_chunk where artifact_id in (select id from artifact where job_id = any (v_ids));
         delete from artifact where job_id = any (v_ids);
+        delete from log_chunk where job_id = any (v_ids);
         delete from event where job_id = any (v_ids);
         delete from dependency where job_id = any (v_ids);
         delete from expiry
@@ -4803,6 +4868,13 @@ join moonmind_queue.job on job.id = event.job_id;
 
 comment on view moonmind_queue.job_history is 'What happened, event by event; order by job_id, seq or by pos.';
 
+create or replace view moonmind_queue.job_log as
+select log_chunk.job_id, log_chunk.pos, log_chunk.at, log_chunk.attempt, log_chunk.stage, log_chunk.stream,
+       log_chunk.content
+from moonmind_queue.log_chunk;
+
+comment on view moonmind_queue.job_log is 'What jobs print, piece by piece; order by job_id, pos.';
+
 create or replace view moonmind_queue.job_artifact as
 select id, job_id, attempt, name, content_type, size_bytes, sha256, created_at
 from moonmind_queue.artifact
@@ -5174,7 +5246,7 @@ grant execute on function moonmind_queue._now(), moonmind_queue._is_met(text, te
 to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 
 grant select on
-    moonmind_queue.job_overview, moonmind_queue.job_history, moonmind_queue.job_artifact,
+    moonmind_queue.job_overview, moonmind_queue.job_history, moonmind_queue.job_log, moonmind_queue.job_artifact,
     moonmind_queue.artifact_content, moonmind_queue.worker_overview, moonmind_queue.queue_status,
     moonmind_queue.blocked_job, moonmind_queue.paused_agent, moonmind_queue.limit_overview,
     moonmind_queue.unserved_lane, moonmind_queue.queue_fault, moonmind_queue.job_document,
@@ -5196,6 +5268,7 @@ grant execute on function
     moonmind_queue.fail(bigint, bigint, text, text, interval),
     moonmind_queue.release(bigint, bigint, text),
     moonmind_queue.append_event(bigint, bigint, text, text, text, jsonb),
+    moonmind_queue.append_log(bigint, bigint, text, text, text),
     moonmind_queue.put_artifact(bigint, bigint, text, bytea, text, text),
     moonmind_queue.open_artifact(bigint, bigint, text, text, bigint, text),
     moonmind_queue.append_artifact(bigint, bigint, bytea),

@@ -53,7 +53,7 @@ for _command in (
     inspect.ls,
     inspect.show,
     history.events,
-    files.logs,
+    history.logs,
     files.artifacts,
     operate.cancel,
     operate.retry,

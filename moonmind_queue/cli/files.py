@@ -13,32 +13,6 @@ if TYPE_CHECKING:
     from moonmind_queue.queue import Queue
 
 
-@click.command()
-@click.argument("job", type=int)
-def logs(job: int) -> None:
-    """Print the log of a job's latest attempt.
-
-    \b
-    Example:
-      moonmind-queue logs 7 | less -R
-    """
-    with opened() as queue:
-        state = queue.get(job).state
-        files = queue.artifacts(job)
-        log = next(
-            (
-                each
-                for each in files
-                if each.name.startswith("logs/") and each.content_type.startswith("text/")
-            ),
-            None,
-        )
-        if log is None:
-            hint = "" if state.final else f"; see what happens: moonmind-queue events {job} -f"
-            raise click.ClickException(f"job {job} is {state} and has stored no log{hint}")
-        write(queue, log, None)
-
-
 @click.group()
 def artifacts() -> None:
     """List and fetch the files that a job left behind."""

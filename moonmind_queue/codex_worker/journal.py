@@ -1,5 +1,7 @@
 """What one run leaves to read: a log for people, Codex's events as they came, and progress.
 
+The log is read along while it grows, and kept as a file; both get the same lines.
+
 Everything passes the redactor here, before it reaches a disk or the queue. Both files are
 bounded: of a run that prints too much, the beginning and the end are kept.
 """
@@ -23,14 +25,17 @@ class Journal:
 
     def __init__(self, folder: Path, redactor: Redactor, limit: int, context: Context) -> None:
         self.redactor = redactor
+        self.stage = "prepare"
         self.files = {name: BoundedFile(folder / name, limit) for name in (LOG, EVENTS)}
         self._context = context
         self._reported = 0
 
-    def log(self, text: str | bytes) -> None:
+    def log(self, text: str | bytes, stream: str = "stdout") -> None:
         """Add a line, or several, to the log."""
         data = text.encode(errors="surrogateescape") if isinstance(text, str) else text
-        self.files[LOG].write(self.redactor.line(data) + b"\n")
+        redacted = self.redactor.line(data)
+        self.files[LOG].write(redacted + b"\n")
+        self._context.log(redacted.decode(errors="replace"), stream=stream, stage=self.stage)
 
     def event(self, line: bytes) -> None:
         """Keep an event as Codex printed it."""

@@ -133,6 +133,7 @@ class Run:
     def _run_codex(self, deadline: float, seconds: float) -> None:
         """Run Codex to its end; raises the outcome of a run that did not end well."""
         space, options = self._workspace, self._payload.codex
+        self._journal.stage = "execute"
         program = self._codex.find()
         model = options.model or self._codex.model
         self._facts |= {"codex_version": self._codex.version(program), "model": model}
@@ -170,6 +171,7 @@ class Run:
 
     def _compare(self, checkout: Checkout, git: Git) -> Changes | None:
         """Make the patch; raises when there is one that cannot be kept."""
+        self._journal.stage = "finish"
         stopping = self._context.stop.is_set()
         patience = COMPARE_SECONDS_STOPPED if stopping else COMPARE_SECONDS
         path = self._workspace.artifacts / PATCH

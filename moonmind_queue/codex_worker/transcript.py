@@ -42,7 +42,7 @@ class Transcript:
 
     def stderr(self, line: bytes) -> None:
         """Take one line of Codex's standard error: why it did not start, or a warning."""
-        self._journal.log(line)
+        self._journal.log(line, "stderr")
         if text := line.decode(errors="replace").strip():
             self.complaint = text
 

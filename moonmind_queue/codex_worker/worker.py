@@ -41,6 +41,7 @@ class CodexWorkerConfig:
     reclaim: timedelta
     workdir: Path
     artifact_max_bytes: int
+    live_log: bool
 
     @classmethod
     def load(
@@ -67,6 +68,7 @@ class CodexWorkerConfig:
             reclaim=timedelta(seconds=settings.reclaim_seconds),
             workdir=settings.workdir,
             artifact_max_bytes=settings.artifact_max_bytes,
+            live_log=settings.live_log_events_enabled,
         )
 
 
@@ -93,6 +95,7 @@ def prepare(config: CodexWorkerConfig) -> Worker:
         reclaim=config.reclaim,
         listen_dsn=config.listen_dsn,
         artifact_max_bytes=config.artifact_max_bytes,
+        live_log=config.live_log,
     )
 
 

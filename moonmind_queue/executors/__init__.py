@@ -44,6 +44,14 @@ class Context(Protocol):
     ) -> None:
         """Add a ``progress`` event to the job's history; a failure to do so is only logged."""
 
+    def log(self, text: str, *, stream: str = "stdout", stage: str = "") -> None:
+        """Add lines that the work printed to the live log, for whoever reads along.
+
+        Take secrets out before. Sent in pieces, some a second; what must be kept is an artifact.
+        ``stream`` is ``stdout`` or ``stderr``, ``stage`` what the attempt is at, in words of
+        yours.
+        """
+
     def enqueue(self, kind: str, payload: Mapping[str, Any] | None = None, **options: Any) -> None:
         """Add a job in the transaction in which this one succeeds, and only then.
 

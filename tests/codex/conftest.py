@@ -33,6 +33,7 @@ class Recorder:
 
     stop: threading.Event = field(default_factory=threading.Event)
     events: list[tuple[str, str, Any]] = field(default_factory=list)
+    lines: list[tuple[str, str, str]] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
     refuse: dict[str, Exception] = field(default_factory=dict)
     on_progress: Callable[[str], None] = lambda _: None
@@ -44,6 +45,10 @@ class Recorder:
         self.events.append((level, message, data))
         self.on_progress(message)
 
+    def log(self, text: str, *, stream: str = "stdout", stage: str = "") -> None:
+        """Keep what is printed."""
+        self.lines.append((stage, stream, text))
+
     def attach(self, name: str, source: Path | bytes, content_type: str = "") -> None:
         """Keep a file's bytes, or refuse it."""
         if name in self.refuse:
@@ -51,7 +56,7 @@ class Recorder:
         self.files[name] = source.read_bytes() if isinstance(source, Path) else source
 
     @property
-    def log(self) -> str:
+    def stored_log(self) -> str:
         """The log for people."""
         return self.files["logs/codex_exec.log"].decode()
 
@@ -62,7 +67,11 @@ class Recorder:
 
     def everything(self) -> str:
         """All that would leave the machine."""
-        return repr(self.events) + b"".join(self.files.values()).decode(errors="replace")
+        return (
+            repr(self.events)
+            + repr(self.lines)
+            + b"".join(self.files.values()).decode(errors="replace")
+        )
 
 
 @dataclass

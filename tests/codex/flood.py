@@ -19,12 +19,17 @@ class Context:
 
     stop = Event()
     events = 0
+    live = 0
     sizes: dict[str, int] = {}  # noqa: RUF012
     tail = ""
 
     def progress(self, *_: Any, **__: Any) -> None:
         """Count an event."""
         self.events += 1
+
+    def log(self, text: str, **_: Any) -> None:
+        """Count what is printed."""
+        self.live += len(text)
 
     def attach(self, name: str, source: Any, _: str = "") -> None:
         """Keep the size, and the end of the log."""

@@ -70,8 +70,8 @@ def test_success(bench: Any) -> None:
     }
     assert ended.context.files["last_message.md"] == b"Done: it says hello."
     assert b"+hello\n" in ended.context.patch
-    assert "$ echo more >> README.md\n[exit status 0]\n" in ended.context.log
-    assert "agent: Done: it says hello.\n" in ended.context.log
+    assert "$ echo more >> README.md\n[exit status 0]\n" in ended.context.stored_log
+    assert "agent: Done: it says hello.\n" in ended.context.stored_log
     assert not any(bench.workdir.iterdir())
 
 
@@ -116,9 +116,9 @@ def test_instruction_of_any_kind(bench: Any) -> None:
 def test_agent_sees_no_secret(bench: Any, sandbox: str) -> None:
     """The agent's environment holds no address of the queue, no token and no key."""
     ended = bench.run([[shell("env")], [say("Done.")]], sandbox=sandbox)
-    assert "HOME=" in ended.context.log
+    assert "HOME=" in ended.context.stored_log
     for word in ("DATABASE_URL", "PGHOST", "PGPASSWORD", "GITHUB_TOKEN", "API_KEY"):
-        assert f"{word}=" not in ended.context.log
+        assert f"{word}=" not in ended.context.stored_log
 
 
 def test_no_secret_leaves(bench: Any) -> None:
@@ -138,11 +138,24 @@ def test_no_secret_leaves(bench: Any) -> None:
     assert b"+[REDACTED]\n" in ended.context.patch
 
 
+def test_the_log_that_is_read_along_is_the_one_that_is_stored(bench: Any) -> None:
+    """Line by line, redacted alike; each line with its stage, and Codex's own errors apart."""
+    secret = bench.environ["GITHUB_TOKEN"]
+    ended = bench.run([[shell(f"echo {secret}; echo ☃")], [say("Done.")]])
+
+    lines = ended.context.lines
+    assert "".join(f"{text}\n" for _, _, text in lines) == ended.context.stored_log
+    assert "[REDACTED]\n☃" in ended.context.stored_log
+    assert secret not in repr(lines)
+    stages = dict.fromkeys(stage for stage, _, _ in lines)
+    assert list(stages) == ["prepare", "execute", "finish"]
+
+
 def test_home_is_writable_for_commands(bench: Any) -> None:
     """Commands have a HOME and a TMPDIR they may write, and neither is the worker's."""
     command = 'touch "$HOME/a" "$TMPDIR/b" && case $HOME in */work/7/1/*) echo its own;; esac'
     ended = bench.run([[shell(command)], [say("Done.")]])
-    assert "its own\n[exit status 0]\n" in ended.context.log
+    assert "its own\n[exit status 0]\n" in ended.context.stored_log
 
 
 @pytest.mark.parametrize(
@@ -168,7 +181,7 @@ def test_failures(bench: Any, turn: Any, outcome: type[Outcome], text: str) -> N
     assert type(ended.outcome) is outcome
     assert str(ended.outcome).startswith("codex exec exited with 1: ")
     assert text in str(ended.outcome)
-    assert ended.context.log.rstrip().endswith(str(ended.outcome))
+    assert ended.context.stored_log.rstrip().endswith(str(ended.outcome))
 
 
 @pytest.mark.parametrize(
@@ -322,7 +335,7 @@ def test_reuse(bench: Any) -> None:
     first = bench.run([[patch(ADD)], [drop()]], reuse)
     assert isinstance(first.outcome, Retry)
     second = bench.run([[shell("cat greeting.txt")], [say("Done.")]], reuse, attempt=2)
-    assert "$ cat greeting.txt\nhello\n[exit status 0]" in second.context.log
+    assert "$ cat greeting.txt\nhello\n[exit status 0]" in second.context.stored_log
     assert second.result["patch"]["files"] == 1
     assert not any(bench.workdir.iterdir())
 

@@ -110,6 +110,7 @@ def lived(fresh: str, clock_of) -> Iterator[str]:
         queue.enqueue("send", after=[done], key="later")
         [job] = queue.claim("one", start=True)
         queue.append_event(job, "progress", "half way", data={"percent": 50})
+        queue.append_log(job, "half way\n", stage="execute")
         queue.put_artifact(job, "notes.txt", b"hello")
         clock.advance(timedelta(seconds=1, microseconds=1))
         queue.complete(job, {"ok": True})

@@ -35,6 +35,7 @@ BROKEN = {
     "no row outlives its job": """
         select job_id from (
             select job_id from event union all select job_id from artifact
+            union all select job_id from log_chunk
             union all select job_id from dependency union all select needs_job_id from dependency
         ) as row where not exists (select from job where id = job_id)""",
     "attempts are bounded, but for those that an operator granted by unlock": """
@@ -51,6 +52,7 @@ TABLES = (
     "dependency",
     "lease",
     "event",
+    "log_chunk",
     "worker",
     "artifact",
     "artifact_chunk",

@@ -16,6 +16,7 @@ WRITES = {
     "block": lambda queue, job: queue.fail(job, "late", outcome="block"),
     "release": lambda queue, job: queue.release(job, "late"),
     "append_event": lambda queue, job: queue.append_event(job, "progress", "late"),
+    "append_log": lambda queue, job: queue.append_log(job, "late"),
     "put_artifact": lambda queue, job: queue.put_artifact(job, "late", b"late"),
     "put_artifact in SQL": lambda queue, job: sql(
         queue, "select moonmind_queue.put_artifact(%s, %s, 'late', 'late')", job.id, job.token

@@ -16,14 +16,14 @@ def maintain(queue, limit=1000):
     return {each.what: each.count for each in queue.maintain(limit)}
 
 
-def months(db):
-    """The partitions of the history that have a month."""
+def months(db, table="event"):
+    """The partitions of the history, or of the logs, that have a month."""
     return [
         row[0]
         for row in db.execute(
             "select relname from pg_inherits join pg_class on pg_class.oid = inhrelid"
-            " where inhparent = 'moonmind_queue.event'::regclass"
-            " and relname <> 'event_default' order by 1"
+            " where inhparent = %s::regclass and relname !~ 'default' order by 1",
+            [f"moonmind_queue.{table}"],
         ).fetchall()
     ]
 
@@ -44,9 +44,10 @@ def test_it_makes_this_month_and_the_next_two_once(queue, db, clock):
     second = maintain(queue)
     clock.advance(31 * DAY)
 
-    assert (first, second) == ({"partitions made": 3}, {})
-    assert maintain(queue) == {"partitions made": 1}
+    assert (first, second) == ({"partitions made": 6}, {})
+    assert maintain(queue) == {"partitions made": 2}
     assert months(db) == ["event_2026_01", "event_2026_02", "event_2026_03", "event_2026_04"]
+    assert months(db, "log_chunk") == [name.replace("event", "log_chunk") for name in months(db)]
 
 
 def test_a_month_ends_at_midnight_utc_wherever_the_session_is(queue, db, clock):
@@ -75,11 +76,12 @@ def test_an_event_of_a_month_that_nobody_made_is_kept_all_the_same(queue, db, cl
     done = maintain(queue)
     queue.cancel(early)
 
-    assert done == {"partitions made": 3}
+    assert done == {"partitions made": 6}
     assert months(db) == ["event_2026_02", "event_2026_03", "event_2026_04"]
     assert types(queue, early) == ["created", "cancelled"]
     clock.freeze(datetime(2026, 1, 31, tzinfo=UTC))
-    assert maintain(queue) == {}
+    assert maintain(queue) == {"partitions made": 1}  # of the logs, where there is nothing yet
+    assert months(db)[0] == "event_2026_02"
 
 
 def test_a_month_is_dropped_when_the_last_job_is_gone_that_it_tells_of(queue, db, clock):
@@ -123,12 +125,12 @@ def test_whoever_may_call_it_needs_no_right_on_tables(queue, db, clock, role):
 
     done = maintain(queue)
 
-    assert done == {"partitions made": 3}
+    assert done == {"partitions made": 6}
     assert db.execute(
-        "select count(*), count(distinct relowner) from pg_class where relname ~ '^event(_2026|$)'"
-        " and relkind in ('r', 'p')"
+        "select count(*), count(distinct relowner) from pg_class"
+        " where relname ~ '^(event|log_chunk)(_2026|$)' and relkind in ('r', 'p')"
         " and not has_table_privilege(oid, 'select, insert, update, delete')"
-    ).fetchall() == [(4, 1)]
+    ).fetchall() == [(8, 1)]
 
 
 # --- nobody waits ------------------------------------------------------------------------------
@@ -148,7 +150,7 @@ def test_a_reader_that_stays_open_holds_up_neither_it_nor_the_queue(here, sessio
     took = time.monotonic() - begun
     reader.commit()
 
-    assert "partitions made" not in done
+    assert done == {"partitions made": 3}  # of the logs, which nobody reads
     assert took < 2
     assert len(held) == 2
     assert maintain(here)["partitions made"] == 2  # this month's events are in the default one
@@ -211,7 +213,7 @@ def test_two_at_once_are_one(here, session):
     first = session()
     done = maintain(Queue(first))
 
-    assert done == {"partitions made": 3}
+    assert done == {"partitions made": 6}
     assert maintain(here) == {}
 
 

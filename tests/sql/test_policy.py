@@ -244,6 +244,7 @@ HOLDER = {
     "release": lambda q, job: q.release(job),
     "cool_down": lambda q, job: q.cool_down(job, MINUTE),
     "append_event": lambda q, job: q.append_event(job, "progress"),
+    "append_log": lambda q, job: q.append_log(job, "half way"),
     "open_artifact": lambda q, job: q.put_artifact(job, "a.txt", b"abc"),
     "put_artifact": lambda q, job: q._value(
         "put_artifact", job_id=job.id, token=job.token, name="a.txt", content=b"abc"

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 GRANTS = (ROOT / "sql" / "grants.sql").read_text()
 ROLES = ["moonmind_producer", "moonmind_worker", "moonmind_operator", "moonmind_reader"]
 VIEWS = {
-    "job_overview", "job_history", "job_artifact", "artifact_content",
+    "job_overview", "job_history", "job_log", "job_artifact", "artifact_content",
     "paused_agent", "limit_overview", "unserved_lane", "queue_fault",
     "job_document",
     "worker_overview", "queue_status", "blocked_job", "schedule_overview",
