@@ -10,10 +10,15 @@ returns text
 language plpgsql
 set search_path = moonmind_queue, pg_temp
 as $$
+declare
+    v_pointless constant boolean := coalesce(p_job.expires_at <= _now(), false);
 begin
     perform _hold_dependents(p_job);
+    if v_pointless then  -- somebody wants it all the same
+        delete from expiry where expires_at = p_job.expires_at and job_id = p_job.id;
+    end if;
     update job
-    set attempt = 0, result = null, expires_at = case when expires_at > _now() then expires_at end
+    set attempt = 0, result = null, expires_at = case when not v_pointless then expires_at end
     where id = p_job.id;
     perform _log(p_job.id, 'retried', format('was %s', p_job.state));
     return _queue(p_job.id, p_run_at);

@@ -24,6 +24,9 @@ BROKEN = {
         where not exists (
             select from event where job_id = dependency.needs_job_id and type = 'completed')""",
     "no row contradicts another": "select job_id from queue_fault",
+    "what is to expire says so": """
+        select job_id from expiry join job on id = job_id
+        where job.expires_at is distinct from expiry.expires_at""",
     "what is ready is due": "select id from ready join job on id = job_id where run_at > _now()",
     "the id of a job is above those of all it needs": """
         select job_id from dependency where needs_job_id >= job_id""",

@@ -222,6 +222,19 @@ def test_a_person_may_want_it_all_the_same(queue, clock):
     assert queue.get(job).expires_at is None
 
 
+def test_a_retried_job_does_not_expire_by_what_it_had_before(queue, db, clock):
+    """Its time came after it had ended: nobody had looked at that, and nobody does any more."""
+    job = queue.enqueue("k", expires_at=clock.now + MINUTE)
+    queue.fail(queue.claim("w")[0], "no", outcome="fail")
+    clock.advance(HOUR)
+
+    queue.retry(job)
+
+    assert queue.reclaim() == []
+    assert queue.get(job).state == JobState.QUEUED
+    assert db.execute("select * from moonmind_queue.expiry").fetchall() == []
+
+
 def test_a_job_that_ended_in_time_is_left_alone(queue, clock):
     """Its instant comes, and nothing happens."""
     job = queue.enqueue("k", expires_at=clock.now + MINUTE)
