@@ -397,6 +397,42 @@ class RoleOverview(View):
     made_here: Mapped[bool]
 
 
+class AgentmuxTask(View):
+    """A job as a task of Agentmux."""
+
+    __tablename__ = "agentmux_task"
+
+    id: Mapped[str]
+    name: Mapped[str | None]
+    agent: Mapped[str]
+    state: Mapped[str]
+    deps: Mapped[list[str]] = mapped_column(JSONB)
+    payload: Mapped[dict[str, Any]]
+    result: Mapped[dict[str, Any] | None]
+    claimed_by: Mapped[str | None]
+    lease_until: Mapped[datetime | None]
+    retries: Mapped[int]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    job_id: Mapped[BigInt] = mapped_column(primary_key=True)
+
+
+class AgentmuxEvent(View):
+    """An event in the words of Agentmux."""
+
+    __tablename__ = "agentmux_event"
+
+    ts: Mapped[datetime]
+    agent: Mapped[str]
+    worker_id: Mapped[str | None]
+    type: Mapped[str]
+    task_id: Mapped[str]
+    job_id: Mapped[BigInt] = mapped_column(primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    payload: Mapped[dict[str, Any]]
+    pos: Mapped[BigInt]
+
+
 class RetentionOverview(View):
     """How long something is kept that has ended; without ``keep``, for ever."""
 
