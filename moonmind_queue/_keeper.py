@@ -22,6 +22,21 @@ from moonmind_queue.queue import Queue, connect
 
 log = structlog.get_logger()
 
+SIGN = 60.0  # seconds between signs of life at most; after two minutes a worker counts as stale
+
+
+def between_renewals(lease: timedelta, renew: timedelta | None) -> float:
+    """Return the seconds from one renewal to the next; raises ``InvalidArgument``.
+
+    One that fails must be followed by another before the lease ends.
+    """
+    if renew is not None and not timedelta(0) < renew < lease / 2:
+        raise InvalidArgument(
+            f"renew: must be longer than 0 and less than half of the lease of {lease}, so that a"
+            f" renewal that fails is tried again in time, not {renew}"
+        )
+    return min((lease / 3 if renew is None else renew).total_seconds(), SIGN)
+
 
 class Keeper:
     """The lease-keeping threads of one worker; ``running`` returns what it holds just now.
@@ -39,6 +54,7 @@ class Keeper:
         capabilities: Sequence[str],
         slots: int,
         lease: timedelta,
+        renew: timedelta | None,
         versions: Mapping[str, str],
         running: Callable[[], Collection[Attempt]],
         signed_on: Callable[[], None],
@@ -46,7 +62,7 @@ class Keeper:
         self._dsn = dsn
         self._name, self._agents, self._kinds = name, agents, kinds
         self._capabilities, self._slots = capabilities, slots
-        self._lease = lease
+        self._lease, self._between = lease, between_renewals(lease, renew)
         self._running = running
         self._versions = dict(versions)
         self._signed_on = signed_on
@@ -75,7 +91,6 @@ class Keeper:
         self._now.set()
 
     def _keep(self) -> None:
-        interval = self._lease.total_seconds() / 3
         failures = 0
         while not self._done.is_set():
             try:
@@ -85,12 +100,12 @@ class Keeper:
                         self._now.clear()
                         self._renew(queue)
                         failures = 0
-                        self._now.wait(interval)
+                        self._now.wait(self._between)
                     queue.see_worker(self._sign_on(queue), stopped=True)
             except QueueError as error:
                 failures += 1
                 log.warning("leases.unreachable", error=str(error), failures=failures)
-                self._done.wait(reconnect_delay(failures, min(interval, 10)))
+                self._done.wait(reconnect_delay(failures, min(self._between, 10)))
 
     def _sign_on(self, queue: Queue) -> int:
         if self.worker_id is None:

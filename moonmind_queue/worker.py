@@ -33,6 +33,7 @@ from moonmind_queue._connection import (
 )
 from moonmind_queue._keeper import Keeper
 from moonmind_queue._listener import Listener
+from moonmind_queue._poll import Poll
 from moonmind_queue._ticker import tick
 from moonmind_queue.errors import (
     DatabaseError,
@@ -57,10 +58,13 @@ class Worker:
     """One process's share of the work.
 
     ``executors`` maps each kind to its executor; only these kinds are claimed. ``agents`` limits
-    the claims to jobs of those agents (``None``: all). ``slots`` jobs run at once. A notification
-    starts a job within milliseconds; ``poll`` is the fallback when one is lost. ``listen_dsn`` is
-    for LISTEN where ``dsn`` leads through a pooler; ``"none"`` is to poll only. Without
-    ``live_log`` what jobs print stays on this machine until it is an artifact.
+    the claims to jobs of those agents (``None``: all). ``slots`` jobs run at once. Leases are
+    renewed every ``renew`` (``None``: a third of ``lease``), and once a minute at least, which
+    shows that the worker lives; ``renew`` is less than half of ``lease``, so that a renewal that
+    fails is tried again in time. A notification starts a job within milliseconds; ``poll`` is the
+    fallback when one is lost: one wait, or several of which the last is repeated until a job is
+    claimed. ``listen_dsn`` is for LISTEN where ``dsn`` leads through a pooler; ``"none"`` is to
+    poll only. Without ``live_log`` what jobs print stays on this machine until it is an artifact.
     """
 
     def __init__(
@@ -73,7 +77,8 @@ class Worker:
         capabilities: Sequence[str] = (),
         slots: int = 1,
         lease: timedelta = timedelta(seconds=120),
-        poll: timedelta = timedelta(seconds=1.5),
+        renew: timedelta | None = None,
+        poll: timedelta | Sequence[timedelta] = timedelta(seconds=1.5),
         reclaim: timedelta = timedelta(seconds=5),
         listen_dsn: str | None = None,
         artifact_max_bytes: int = 10 * 1024 * 1024,
@@ -83,7 +88,7 @@ class Worker:
         self._dsn, self._executors, self._name = dsn, executors, name
         self._agents, self._capabilities = agents, capabilities
         self._slots, self._lease = slots, lease
-        self._poll, self._reclaim = poll, min(reclaim, lease)
+        self._poll, self._reclaim = Poll(poll), min(reclaim, lease)
         self._artifact_max_bytes, self._live_log = artifact_max_bytes, live_log
         self._pool: Pool = ConnectionPool(
             dsn,
@@ -118,6 +123,7 @@ class Worker:
             capabilities=capabilities,
             slots=slots,
             lease=lease,
+            renew=renew,
             versions=versions or {},
             running=self._attempts,
             signed_on=self._wake.set,
@@ -210,7 +216,7 @@ class Worker:
         due, self._horizon = queue.next_due(
             self._agents, sorted(self._executors), self._capabilities, self._horizon
         )
-        wait = spread(self._poll.total_seconds(), 0.8, 1.2)
+        wait = self._poll.left()
         if due is not None and due <= timedelta(0):
             self._due = True
             self._look.set()
@@ -270,6 +276,7 @@ class Worker:
             self._start(job, before + job.lasts.total_seconds())
         if jobs:
             self._look.set()
+            self._poll.reset()
         self._claimed += len(jobs)
         return len(jobs)
 

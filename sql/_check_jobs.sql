@@ -23,6 +23,7 @@ begin
             when jsonb_typeof(job -> 'after') not in ('array', 'null') then 'after is not an array'
             else 'unknown name ' || (select string_agg(quote_ident(left(name, 100)), ', ') from (
                 select name from jsonb_object_keys(job - v_names) as name limit 5) as unknown)
+                || '; there are ' || array_to_string(v_names, ', ')
         end
     ) into v_fault
     from jsonb_array_elements(p_jobs) with ordinality as given (job, place)

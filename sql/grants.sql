@@ -26,7 +26,7 @@ grant usage on schema moonmind_queue to moonmind_producer, moonmind_worker, moon
 
 -- Views call these with the rights of whoever reads them.
 grant execute on function moonmind_queue._now(), moonmind_queue._is_met(text, text),
-    moonmind_queue._rank(integer, timestamptz),
+    moonmind_queue._rank(integer, timestamptz), moonmind_queue._task_state(text),
     moonmind_queue._permits(moonmind_queue.policy, moonmind_queue.lane)
 to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 
@@ -106,3 +106,6 @@ to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 grant execute on function moonmind_queue.maintain(integer) to moonmind_worker, moonmind_operator;
 
 grant execute on function moonmind_queue.set_retention(interval) to moonmind_operator;
+
+grant select on moonmind_queue.agentmux_task, moonmind_queue.agentmux_event
+to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;

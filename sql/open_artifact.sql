@@ -4,12 +4,13 @@
 --
 -- Contract
 --   * By the lease holder only; a name is unique within an attempt.
+--   * Names under inputs/, in whatever case, are kept for what producers attach.
 --   * Null: this very artifact is there already, nothing more is to be sent.
 --   * What an interrupted upload of the same name left behind is thrown away.
 -- Locks     the job, its lease.
 -- Events    artifact, when there are no bytes to wait for.
--- Errors    MQ001, MQ002; 22023 something is null, or a content type above 200 characters;
---           23505 the name is taken by other bytes; 23514 unsafe name, bad digest.
+-- Errors    MQ001, MQ002; 22023 something is null, a content type above 200 characters, or a name
+--           under inputs/; 23505 the name is taken by other bytes; 23514 unsafe name, bad digest.
 create or replace function moonmind_queue.open_artifact(
     p_job_id       bigint,
     p_token        bigint,
@@ -28,6 +29,11 @@ declare
     v_old   artifact;
     v_id    bigint;
 begin
+    if p_name ~* '^inputs/' then
+        raise exception 'artifact "%" of job %: names under inputs/ are kept for what producers attach; give it another',
+            left(p_name, 100), p_job_id
+            using errcode = 'invalid_parameter_value';
+    end if;
     if p_name is null or p_content_type is null or p_size_bytes is null or p_sha256 is null
         or length(p_content_type) > 200
     then

@@ -7,8 +7,8 @@
 --     again change nothing and return the same id.
 -- Locks     the job, its lease.
 -- Events    artifact
--- Errors    MQ001, MQ002; 22023 no name or no content, or a content type above 200 characters;
---           23505 the name is taken by other bytes; 23514 unsafe name;
+-- Errors    MQ001, MQ002; 22023 no name or no content, a content type above 200 characters, or a
+--           name under inputs/; 23505 the name is taken by other bytes; 23514 unsafe name;
 --           22000 the bytes do not have the digest.
 create or replace function moonmind_queue.put_artifact(
     p_job_id       bigint,

@@ -410,3 +410,57 @@ where granted.kinds is not null or policy.role is not null;
 
 comment on view moonmind_queue.role_overview
 is 'Who may use this queue, by roles: what for, under which policy, and how many connections they have now.';
+
+-- An attempt that was handed back is not in job.attempt; of the others all but the latest have failed, and
+-- of the latest only its events tell where the job was blocked or cancelled.
+create or replace view moonmind_queue.agentmux_task as
+select coalesce(job.key, job.id::text) as id, job.name, job.agent,
+       moonmind_queue._task_state(job.state) as state,
+       array_to_json(array(
+           select coalesce(needed.key, dependency.needs_job_id::text)
+           from moonmind_queue.dependency
+           left join moonmind_queue.job needed on needed.id = dependency.needs_job_id
+           where dependency.job_id = job.id
+           order by dependency.needs_job_id
+       ))::jsonb as deps,
+       job.payload, job.result, lease.worker as claimed_by, lease.expires_at as lease_until,
+       job.attempt - case
+           when job.state in ('claimed', 'running', 'succeeded') then 1
+           when job.attempt > 0 and job.state in ('blocked', 'cancelled') and (
+               select type = 'claimed'
+               from moonmind_queue.event
+               where event.job_id = job.id
+                 and type in ('claimed', 'failed', 'released', 'expired', 'timed_out', 'unlocked')
+               order by seq desc
+               limit 1
+           ) then 1
+           else 0
+       end as retries,
+       job.created_at, job.updated_at, job.id as job_id
+from moonmind_queue.job
+left join moonmind_queue.lease on lease.job_id = job.id;
+
+comment on view moonmind_queue.agentmux_task is 'Every job as a task of Agentmux.';
+comment on column moonmind_queue.agentmux_task.id
+is 'The job''s key; without one its id. Only job_id is sure to be one job''s: a key may look like an id.';
+comment on column moonmind_queue.agentmux_task.state
+is 'READY, CLAIMED, RUNNING, BLOCKED, DONE, FAILED or CANCELLED; docs/sql.md has the map.';
+comment on column moonmind_queue.agentmux_task.deps is 'The ids of the tasks that it needs, as an array.';
+comment on column moonmind_queue.agentmux_task.retries
+is 'Attempts that failed or lost their lease, from 0; one that was handed back does not count.';
+
+create or replace view moonmind_queue.agentmux_event as
+select event.at as ts, task.agent, event.worker as worker_id, 'TASK_' || upper(event.type) as type,
+       task.id as task_id, event.job_id, event.seq,
+       case when jsonb_typeof(event.data) = 'object' then event.data
+            when event.data is null then '{}'
+            else jsonb_build_object('data', event.data) end
+       || case event.message when '' then '{}' else jsonb_build_object('message', event.message) end as payload,
+       event.pos
+from moonmind_queue.event
+join moonmind_queue.agentmux_task as task on task.job_id = event.job_id;
+
+comment on view moonmind_queue.agentmux_event
+is 'The events of job_history in the words of Agentmux; order by job_id, seq or by pos.';
+comment on column moonmind_queue.agentmux_event.payload
+is 'The data of the event, and its message, if it has one, as message.';

@@ -617,6 +617,7 @@ begin
             when jsonb_typeof(job -> 'after') not in ('array', 'null') then 'after is not an array'
             else 'unknown name ' || (select string_agg(quote_ident(left(name, 100)), ', ') from (
                 select name from jsonb_object_keys(job - v_names) as name limit 5) as unknown)
+                || '; there are ' || array_to_string(v_names, ', ')
         end
     ) into v_fault
     from jsonb_array_elements(p_jobs) with ordinality as given (job, place)
@@ -2515,6 +2516,28 @@ $$;
 comment on function moonmind_queue._take_within_limits(integer[], integer, timestamptz)
 is 'Lock the most urgent claimable jobs, as many as the limits allow.';
 -- <<<
+-- >>> sql/_task_state.sql
+-- _task_state(state) → the state in the words of Agentmux.
+--
+-- The one place that says so. Agentmux has no cancelled of its own, so that stays itself. No
+-- search_path is pinned: it names nothing that one could replace, and so the planner puts it into
+-- the statements that use it.
+create or replace function moonmind_queue._task_state(p_state text)
+returns text
+language sql
+immutable
+as $$
+    select case p_state
+        when 'waiting' then 'READY'
+        when 'queued' then 'READY'
+        when 'succeeded' then 'DONE'
+        when 'dead_letter' then 'FAILED'
+        else upper(p_state)
+    end;
+$$;
+
+comment on function moonmind_queue._task_state(text) is 'How Agentmux calls a state.';
+-- <<<
 -- >>> sql/_unmet.sql
 -- _unmet(job) → how many of its dependencies are not met.
 create or replace function moonmind_queue._unmet(p_job_id bigint)
@@ -3685,12 +3708,13 @@ comment on function moonmind_queue.next_due(text[], text[], text[], bigint) is '
 --
 -- Contract
 --   * By the lease holder only; a name is unique within an attempt.
+--   * Names under inputs/, in whatever case, are kept for what producers attach.
 --   * Null: this very artifact is there already, nothing more is to be sent.
 --   * What an interrupted upload of the same name left behind is thrown away.
 -- Locks     the job, its lease.
 -- Events    artifact, when there are no bytes to wait for.
--- Errors    MQ001, MQ002; 22023 something is null, or a content type above 200 characters;
---           23505 the name is taken by other bytes; 23514 unsafe name, bad digest.
+-- Errors    MQ001, MQ002; 22023 something is null, a content type above 200 characters, or a name
+--           under inputs/; 23505 the name is taken by other bytes; 23514 unsafe name, bad digest.
 create or replace function moonmind_queue.open_artifact(
     p_job_id       bigint,
     p_token        bigint,
@@ -3709,6 +3733,11 @@ declare
     v_old   artifact;
     v_id    bigint;
 begin
+    if p_name ~* '^inputs/' then
+        raise exception 'artifact "%" of job %: names under inputs/ are kept for what producers attach; give it another',
+            left(p_name, 100), p_job_id
+            using errcode = 'invalid_parameter_value';
+    end if;
     if p_name is null or p_content_type is null or p_size_bytes is null or p_sha256 is null
         or length(p_content_type) > 200
     then
@@ -3873,8 +3902,8 @@ comment on function moonmind_queue.prune(interval, integer) is 'Delete final job
 --     again change nothing and return the same id.
 -- Locks     the job, its lease.
 -- Events    artifact
--- Errors    MQ001, MQ002; 22023 no name or no content, or a content type above 200 characters;
---           23505 the name is taken by other bytes; 23514 unsafe name;
+-- Errors    MQ001, MQ002; 22023 no name or no content, a content type above 200 characters, or a
+--           name under inputs/; 23505 the name is taken by other bytes; 23514 unsafe name;
 --           22000 the bytes do not have the digest.
 create or replace function moonmind_queue.put_artifact(
     p_job_id       bigint,
@@ -5216,6 +5245,60 @@ where granted.kinds is not null or policy.role is not null;
 
 comment on view moonmind_queue.role_overview
 is 'Who may use this queue, by roles: what for, under which policy, and how many connections they have now.';
+
+-- An attempt that was handed back is not in job.attempt; of the others all but the latest have failed, and
+-- of the latest only its events tell where the job was blocked or cancelled.
+create or replace view moonmind_queue.agentmux_task as
+select coalesce(job.key, job.id::text) as id, job.name, job.agent,
+       moonmind_queue._task_state(job.state) as state,
+       array_to_json(array(
+           select coalesce(needed.key, dependency.needs_job_id::text)
+           from moonmind_queue.dependency
+           left join moonmind_queue.job needed on needed.id = dependency.needs_job_id
+           where dependency.job_id = job.id
+           order by dependency.needs_job_id
+       ))::jsonb as deps,
+       job.payload, job.result, lease.worker as claimed_by, lease.expires_at as lease_until,
+       job.attempt - case
+           when job.state in ('claimed', 'running', 'succeeded') then 1
+           when job.attempt > 0 and job.state in ('blocked', 'cancelled') and (
+               select type = 'claimed'
+               from moonmind_queue.event
+               where event.job_id = job.id
+                 and type in ('claimed', 'failed', 'released', 'expired', 'timed_out', 'unlocked')
+               order by seq desc
+               limit 1
+           ) then 1
+           else 0
+       end as retries,
+       job.created_at, job.updated_at, job.id as job_id
+from moonmind_queue.job
+left join moonmind_queue.lease on lease.job_id = job.id;
+
+comment on view moonmind_queue.agentmux_task is 'Every job as a task of Agentmux.';
+comment on column moonmind_queue.agentmux_task.id
+is 'The job''s key; without one its id. Only job_id is sure to be one job''s: a key may look like an id.';
+comment on column moonmind_queue.agentmux_task.state
+is 'READY, CLAIMED, RUNNING, BLOCKED, DONE, FAILED or CANCELLED; docs/sql.md has the map.';
+comment on column moonmind_queue.agentmux_task.deps is 'The ids of the tasks that it needs, as an array.';
+comment on column moonmind_queue.agentmux_task.retries
+is 'Attempts that failed or lost their lease, from 0; one that was handed back does not count.';
+
+create or replace view moonmind_queue.agentmux_event as
+select event.at as ts, task.agent, event.worker as worker_id, 'TASK_' || upper(event.type) as type,
+       task.id as task_id, event.job_id, event.seq,
+       case when jsonb_typeof(event.data) = 'object' then event.data
+            when event.data is null then '{}'
+            else jsonb_build_object('data', event.data) end
+       || case event.message when '' then '{}' else jsonb_build_object('message', event.message) end as payload,
+       event.pos
+from moonmind_queue.event
+join moonmind_queue.agentmux_task as task on task.job_id = event.job_id;
+
+comment on view moonmind_queue.agentmux_event
+is 'The events of job_history in the words of Agentmux; order by job_id, seq or by pos.';
+comment on column moonmind_queue.agentmux_event.payload
+is 'The data of the event, and its message, if it has one, as message.';
 -- <<<
 -- >>> sql/grants.sql
 -- Who may do what. The roles own nothing and write no table: they call functions, which run with
@@ -5246,7 +5329,7 @@ grant usage on schema moonmind_queue to moonmind_producer, moonmind_worker, moon
 
 -- Views call these with the rights of whoever reads them.
 grant execute on function moonmind_queue._now(), moonmind_queue._is_met(text, text),
-    moonmind_queue._rank(integer, timestamptz),
+    moonmind_queue._rank(integer, timestamptz), moonmind_queue._task_state(text),
     moonmind_queue._permits(moonmind_queue.policy, moonmind_queue.lane)
 to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 
@@ -5326,4 +5409,7 @@ to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 grant execute on function moonmind_queue.maintain(integer) to moonmind_worker, moonmind_operator;
 
 grant execute on function moonmind_queue.set_retention(interval) to moonmind_operator;
+
+grant select on moonmind_queue.agentmux_task, moonmind_queue.agentmux_event
+to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 -- <<<

@@ -117,6 +117,8 @@ def test_ref_refused(ref: object) -> None:
     ("change", "message"),
     [
         ({"prompt": "x"}, "prompt: unknown key; there are repository, instruction, ref, "),
+        ({"affinity_key": "x"}, "affinity_key: unknown key; there are repository, instruction, "),
+        ({"affinityKey": "x"}, "affinityKey: unknown key; there are repository, instruction, "),
         ({"codex": {"modle": "x"}}, "codex.modle: unknown key; there are model, effort"),
         ({"codex": "gpt"}, "codex: must be an object"),
         ({"codex": {"model": "-c"}}, "codex.model: must be a name"),

@@ -264,3 +264,30 @@ def test_an_artifact_is_stored_before_the_job_ends(queue, held, refused):
 
     with refused("MQ001"):
         queue.put_artifact(held, "a", b"x")
+
+
+@pytest.mark.parametrize("name", ["inputs/a.txt", "inputs/logs/a.txt", "Inputs/a.txt", "INPUTS/a"])
+def test_names_under_inputs_are_kept_for_producers(queue, db, held, picture, refused, name):
+    """A holder is told so, by either way in, and nothing is left."""
+    before = picture(db)
+    words = f'^artifact "{name}" of job {held.id}: names under inputs/ are kept for what producers'
+
+    with refused("22023", words):
+        queue.put_artifact(held, name, b"x")
+    with refused("22023", words):
+        put(db, held, name, b"x")
+    with refused("22023", words):
+        db.execute(
+            "select moonmind_queue.open_artifact(%s, %s, %s, 'text/plain', 1, %s)",
+            [held.id, held.token, name, "0" * 64],
+        )
+
+    assert picture(db) == before
+
+
+@pytest.mark.parametrize("name", ["inputs", "inputs.txt", "my/inputs/a.txt", "inputs2/a.txt"])
+def test_names_that_only_look_like_inputs_are_free(queue, held, name):
+    """What is kept is the folder at the top."""
+    queue.put_artifact(held, name, b"x")
+
+    assert [artifact.name for artifact in queue.artifacts(held.id)] == [name]

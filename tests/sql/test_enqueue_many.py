@@ -297,6 +297,16 @@ def test_an_unknown_name_is_refused(db, refused, picture, names):
     assert picture(db) == before
 
 
+def test_affinity_is_refused_by_its_name_and_not_stored_for_nothing(queue, refused):
+    """No job is kept near others by one; whoever gives an affinity_key is told what there is."""
+    with refused("22023", "^job 1: unknown name affinity_key; there are kind, payload, agent, "):
+        queue.enqueue_many([{"kind": "k", "affinity_key": "repo"}])
+    with pytest.raises(TypeError, match="affinity_key"):
+        queue.enqueue("k", affinity_key="repo")
+    with refused("42883", "p_affinity_key"):
+        queue.connection.execute("select moonmind_queue.enqueue('k', p_affinity_key => 'repo')")
+
+
 @pytest.mark.parametrize(
     ("job", "sqlstate"),
     [

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise, takewhile
 from typing import Any
 
 import psycopg
@@ -11,8 +12,23 @@ import pytest
 from waiting import eventually
 
 import moonmind_queue
-from moonmind_queue import Block, ClaimedJob, Context, Fail, Retry, Stopped, Worker, worker
+from moonmind_queue import (
+    Block,
+    ClaimedJob,
+    Context,
+    Fail,
+    InvalidArgument,
+    Queue,
+    Retry,
+    Stopped,
+    Worker,
+    _keeper,
+    worker,
+)
+from moonmind_queue._keeper import between_renewals
 from moonmind_queue.executors.noop import Noop
+
+HOUR = timedelta(hours=1)
 
 
 class Handled(Noop):
@@ -354,6 +370,120 @@ def test_renewal_comes_every_third_of_the_lease(start, produce, look):
     eventually(renewed_three_times)
     gaps = [b - a for a, b in zip(sorted(ends), sorted(ends)[1:], strict=False)]
     assert all(timedelta(seconds=0.4) < gap < timedelta(seconds=0.9) for gap in gaps[1:])
+
+
+def test_a_long_lease_can_be_renewed_as_often_as_one_likes(start, produce, look):
+    """A tenth of the lease, as 60 s of 600 s are, and not the third that is the default."""
+    lease, renew = timedelta(seconds=4), timedelta(seconds=0.4)
+    start({"wait": Handled(waits_for_stop)}, lease=lease, renew=renew)
+    job = produce.enqueue("wait")
+    ends = set()
+
+    def renewed_three_times():
+        ends.update(look("select expires_at from moonmind_queue.lease where job_id = %s", job))
+        return len(ends) >= 4
+
+    eventually(renewed_three_times)
+    gaps = [b - a for a, b in zip(sorted(ends), sorted(ends)[1:], strict=False)]
+    assert all(renew * 0.75 < gap < lease / 4 for gap in gaps[1:])
+
+
+@pytest.mark.parametrize(
+    ("lease", "renew", "seconds"),
+    [(120, None, 40), (600, 60, 60), (600, None, 60), (600, 200, 60), (1, None, 1 / 3), (3, 1, 1)],
+)
+def test_one_mechanism_renews_all_leases(lease, renew, seconds):
+    """Every third of 120 s, every 60 s of 600 s; never less than once a minute."""
+    renew = renew and timedelta(seconds=renew)
+
+    assert between_renewals(timedelta(seconds=lease), renew) == pytest.approx(seconds, abs=1e-5)
+
+
+@pytest.mark.parametrize("renew", [-1, 0, 60, 61, 120, 3600])
+def test_a_renewal_that_leaves_no_second_try_is_refused(fresh, renew):
+    """Of 120 s, from 60 s on: one that failed would not be repeated before the lease ends."""
+    with pytest.raises(InvalidArgument, match=r"^renew: must be .* lease of 0:02:00, .* not "):
+        Worker(fresh, {"noop": Noop(0)}, name="w", renew=timedelta(seconds=renew))
+
+
+def test_a_worker_with_a_long_lease_is_still_seen(start, look, monkeypatch):
+    """It gives a sign of life once a minute, here 0.1 s, though a third of its lease is longer."""
+    monkeypatch.setattr(_keeper, "SIGN", 0.1)
+    start(lease=HOUR)
+    seen = set()
+
+    def seen_four_times():
+        seen.update(look("select seen_at from moonmind_queue.worker"))
+        return len(seen) >= 4
+
+    eventually(seen_four_times)
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """When a worker of this process has asked what is due; what follows at once is left out."""
+    times = []
+    original = Queue.next_due
+
+    def noted(self, *arguments):
+        if not times or time.monotonic() - times[-1] > 0.06:
+            times.append(time.monotonic())
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Queue, "next_due", noted)
+    return times
+
+
+STEPS = [timedelta(seconds=0.1), timedelta(seconds=0.2), timedelta(seconds=0.6)]
+LAST = 0.47  # seconds that the last wait has at least, for waits are varied by a fifth
+
+
+def lengths(times):
+    """How many waits were shorter than the last step, and the lengths of those that followed."""
+    waits = [later - one for one, later in pairwise(times)]
+    short = len([*takewhile(lambda wait: wait < LAST, waits)])
+    return short, waits[short:]
+
+
+def test_idle_waits_grow_and_the_last_is_repeated(start, asked):
+    """What the database is asked becomes rarer, step by step, and then stays."""
+    start(poll=STEPS, listen_dsn="none")
+
+    eventually(lambda: len(lengths(asked)[1]) > 1)
+
+    short, long = lengths(asked)
+    assert short >= 2
+    assert min(long) >= LAST
+
+
+def test_a_claimed_job_resets_the_waits(start, produce, asked):
+    """After work the worker looks soon again, and then more and more seldom as before."""
+    start(poll=STEPS, listen_dsn="none")
+    eventually(lambda: lengths(asked)[1])
+    known = len(asked)
+
+    job = produce.enqueue("noop")
+    eventually(lambda: produce.get(job).state == "succeeded")
+
+    eventually(lambda: lengths(asked[known:])[1])
+    assert lengths(asked[known:])[0] >= 2
+
+
+def test_a_notification_beats_every_step_of_the_poll(start, asleep, produce):
+    """With LISTEN the waits are only the fallback, the first as well as those after it."""
+    start(poll=[HOUR, 2 * HOUR, 3 * HOUR])
+
+    for _ in range(3):
+        asleep(1)
+        job = produce.enqueue("noop")
+        eventually(lambda job=job: produce.get(job).state == "succeeded", within=2)
+
+
+@pytest.mark.parametrize("poll", [[], timedelta(0), [timedelta(seconds=1), timedelta(seconds=-1)]])
+def test_a_poll_that_is_no_wait_is_refused(fresh, poll):
+    """A worker without a fallback, or one that spins, cannot be made."""
+    with pytest.raises(InvalidArgument, match=r"^poll: needs one or more waits longer than 0"):
+        Worker(fresh, {"noop": Noop(0)}, name="w", poll=poll)
 
 
 def test_stop_hands_running_jobs_back_with_their_attempt(start, produce):
