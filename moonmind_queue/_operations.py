@@ -102,8 +102,13 @@ def set_policy(
     repositories: Sequence[str] | None = None,
     capabilities: Sequence[str] | None = None,
     workers: Sequence[str] | None = None,
+    content_types: Sequence[str] | None = None,
+    artifact_max_bytes: int | None = None,
 ) -> Call[None]:
-    """Bind a worker's login role to what it may claim and hold; ``None`` admits all."""
+    """Bind a worker's login role to what it may claim, hold and store; ``None`` admits all.
+
+    ``content_types`` of its artifacts are such as ``text/plain`` or ``text/*``.
+    """
     return value(
         "set_policy",
         nothing,
@@ -113,6 +118,8 @@ def set_policy(
         repositories=_listed(repositories),
         capabilities=_listed(capabilities),
         workers=_listed(workers),
+        content_types=_listed(content_types),
+        artifact_max_bytes=artifact_max_bytes,
     )
 
 

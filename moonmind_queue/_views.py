@@ -318,6 +318,8 @@ class RoleOverview(View):
     repositories: Mapped[list[str] | None]
     capabilities: Mapped[list[str] | None]
     workers: Mapped[list[str] | None]
+    content_types: Mapped[list[str] | None]
+    artifact_max_bytes: Mapped[BigInt | None]
     connections: Mapped[BigInt]
     made_here: Mapped[bool]
 

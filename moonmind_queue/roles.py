@@ -56,11 +56,14 @@ def create_role(
     repositories: Sequence[str] | None = None,
     capabilities: Sequence[str] | None = None,
     workers: Sequence[str] | None = None,
+    content_types: Sequence[str] | None = None,
+    artifact_max_bytes: int | None = None,
 ) -> NewRole:
     """Make a login role with a password of its own, all or nothing.
 
-    The lists are a worker's policy, as in ``set_policy``. Raises ``InvalidArgument`` for a name
-    that is taken and ``NotAllowed`` when the caller may not make roles.
+    The lists and the size are a worker's policy, as in ``set_policy``. Raises
+    ``InvalidArgument`` for a name that is taken and ``NotAllowed`` when the caller may not make
+    roles.
     """
     if kind not in KINDS:
         raise errors.InvalidArgument(f"a role is one of {', '.join(KINDS)}, not {kind}")
@@ -88,6 +91,8 @@ def create_role(
                 repositories=repositories,
                 capabilities=capabilities,
                 workers=workers,
+                content_types=content_types,
+                artifact_max_bytes=artifact_max_bytes,
             )
     return NewRole(role=name, kind=kind, database_url=_url(connection, name, password))
 

@@ -76,7 +76,7 @@ grant execute on function
     moonmind_queue.set_limit(text, text, integer),
     moonmind_queue.set_timeout(text, interval),
     moonmind_queue.set_backoff(text, interval, interval, double precision),
-    moonmind_queue.set_policy(text, text[], text[], text[], text[], text[]),
+    moonmind_queue.set_policy(text, text[], text[], text[], text[], text[], text[], bigint),
     moonmind_queue.drop_policy(text),
     moonmind_queue.repair(),
     moonmind_queue.prune(interval, integer)

@@ -9,7 +9,7 @@
 --   * What an interrupted upload of the same name left behind is thrown away.
 -- Locks     the job, its lease.
 -- Events    artifact, when there are no bytes to wait for.
--- Errors    MQ001, MQ002; 22023 something is null, a content type above 200 characters, or a name
+-- Errors    MQ001, MQ002; MQ004 a job, a content type or a size that the login's policy does not admit; 22023 something is null, a content type above 200 characters, or a name
 --           under inputs/; 23505 the name is taken by other bytes; 23514 unsafe name, bad digest.
 create or replace function moonmind_queue.open_artifact(
     p_job_id       bigint,
@@ -42,6 +42,7 @@ begin
             coalesce(p_size_bytes::text, 'null'), coalesce(left(p_sha256, 64), 'null')
             using errcode = 'invalid_parameter_value';
     end if;
+    perform _check_artifact(p_name, p_content_type, p_size_bytes);
     select * into v_old from artifact where job_id = p_job_id and token = p_token and name = p_name;
     if v_old.sealed_at is not null then
         if (v_old.size_bytes, v_old.sha256) = (p_size_bytes, p_sha256) then

@@ -369,13 +369,17 @@ create table moonmind_queue.policy (
     kinds        text[],
     repositories text[],
     capabilities text[],
-    workers      text[]
+    workers      text[],
+    content_types      text[],
+    artifact_max_bytes bigint,
+    constraint policy_artifacts_may_have_bytes check (artifact_max_bytes >= 0)
 );
 
 comment on table moonmind_queue.policy
 is 'What a worker that logs in as this role may claim and hold; a null list admits all. A role without a row may claim everything.';
 comment on column moonmind_queue.policy.repositories is 'As host/path in lower case; host/owner/* admits all below.';
 comment on column moonmind_queue.policy.workers is 'The worker ids that it may use.';
+comment on column moonmind_queue.policy.content_types is 'What its artifacts may be, such as text/plain or text/*; in lower case.';
 create table moonmind_queue.schedule (
     name        text        primary key,
     cron        text        not null,

@@ -396,6 +396,7 @@ select coalesce(granted.rolname, policy.role)::text as role,
        coalesce(granted.rolcanlogin, false) as can_log_in,
        policy.role is not null as has_policy,
        policy.agents, policy.job_kinds, policy.repositories, policy.capabilities, policy.workers,
+       policy.content_types, policy.artifact_max_bytes,
        (
            select count(*) from pg_stat_activity
            where usesysid = granted.oid and datname = current_database()
@@ -404,7 +405,7 @@ select coalesce(granted.rolname, policy.role)::text as role,
            and shobj_description(granted.oid, 'pg_authid') is not distinct from 'moonmind-queue' as made_here
 from granted
 full join (
-    select role, agents, kinds as job_kinds, repositories, capabilities, workers from moonmind_queue.policy
+    select role, agents, kinds as job_kinds, repositories, capabilities, workers, content_types, artifact_max_bytes from moonmind_queue.policy
 ) as policy on policy.role = granted.rolname
 where granted.kinds is not null or policy.role is not null;
 

@@ -370,13 +370,17 @@ create table moonmind_queue.policy (
     kinds        text[],
     repositories text[],
     capabilities text[],
-    workers      text[]
+    workers      text[],
+    content_types      text[],
+    artifact_max_bytes bigint,
+    constraint policy_artifacts_may_have_bytes check (artifact_max_bytes >= 0)
 );
 
 comment on table moonmind_queue.policy
 is 'What a worker that logs in as this role may claim and hold; a null list admits all. A role without a row may claim everything.';
 comment on column moonmind_queue.policy.repositories is 'As host/path in lower case; host/owner/* admits all below.';
 comment on column moonmind_queue.policy.workers is 'The worker ids that it may use.';
+comment on column moonmind_queue.policy.content_types is 'What its artifacts may be, such as text/plain or text/*; in lower case.';
 create table moonmind_queue.schedule (
     name        text        primary key,
     cron        text        not null,
@@ -590,6 +594,39 @@ as $$
 $$;
 
 comment on function moonmind_queue._capabilities(text[]) is 'Capabilities in the form in which they are compared.';
+-- <<<
+-- >>> sql/_check_artifact.sql
+-- _check_artifact(name, content_type, size_bytes) → void, or an error: the login's policy must admit such an artifact.
+--
+-- Contract
+--   * Parameters of a content type (charset and the like) and its case make no difference.
+-- Errors    MQ004
+create or replace function moonmind_queue._check_artifact(p_name text, p_content_type text, p_size_bytes bigint)
+returns void
+language plpgsql
+stable
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_policy constant policy := _policy();
+    v_type   constant text := lower(btrim(split_part(p_content_type, ';', 1)));
+begin
+    if v_type <> all (v_policy.content_types)
+        and regexp_replace(v_type, '/.*', '/*') <> all (v_policy.content_types)
+    then
+        raise exception 'the policy of % admits no artifact of type %, as % is; it admits %',
+            session_user, v_type, left(p_name, 100), array_to_string(v_policy.content_types, ', ')
+            using errcode = 'MQ004';
+    end if;
+    if p_size_bytes > v_policy.artifact_max_bytes then
+        raise exception 'the policy of % admits no artifact above % bytes; % has %',
+            session_user, v_policy.artifact_max_bytes, left(p_name, 100), p_size_bytes
+            using errcode = 'MQ004';
+    end if;
+end;
+$$;
+
+comment on function moonmind_queue._check_artifact(text, text, bigint) is 'Refuse artifacts that the login may not store.';
 -- <<<
 -- >>> sql/_check_jobs.sql
 -- _check_jobs(jobs) → void, or an error that names the first job at fault by its place.
@@ -3713,7 +3750,7 @@ comment on function moonmind_queue.next_due(text[], text[], text[], bigint) is '
 --   * What an interrupted upload of the same name left behind is thrown away.
 -- Locks     the job, its lease.
 -- Events    artifact, when there are no bytes to wait for.
--- Errors    MQ001, MQ002; 22023 something is null, a content type above 200 characters, or a name
+-- Errors    MQ001, MQ002; MQ004 a job, a content type or a size that the login's policy does not admit; 22023 something is null, a content type above 200 characters, or a name
 --           under inputs/; 23505 the name is taken by other bytes; 23514 unsafe name, bad digest.
 create or replace function moonmind_queue.open_artifact(
     p_job_id       bigint,
@@ -3746,6 +3783,7 @@ begin
             coalesce(p_size_bytes::text, 'null'), coalesce(left(p_sha256, 64), 'null')
             using errcode = 'invalid_parameter_value';
     end if;
+    perform _check_artifact(p_name, p_content_type, p_size_bytes);
     select * into v_old from artifact where job_id = p_job_id and token = p_token and name = p_name;
     if v_old.sealed_at is not null then
         if (v_old.size_bytes, v_old.sha256) = (p_size_bytes, p_sha256) then
@@ -4654,20 +4692,23 @@ $$;
 comment on function moonmind_queue.set_limit(text, text, integer) is 'Limit how many jobs run at once.';
 -- <<<
 -- >>> sql/set_policy.sql
--- set_policy(role, agents, kinds, repositories, capabilities, workers) → void; what a worker that logs in as this role may do.
+-- set_policy(role, agents, kinds, repositories, capabilities, workers, content_types, artifact_max_bytes) → void; what a worker that logs in as this role may do.
 --
 -- Contract
 --   * A null list admits all. Enforced in claim and in every call of a lease holder, from now on.
+--   * Content types are what its artifacts may be, whatever their parameters: type/subtype or type/*.
 --   * Repositories are kept as host/path in lower case; owner/repo is one of github.com, and
 --     owner/* or host/owner/* admits all below.
--- Errors    22023 no such role, a list with a null, or a repository that names none.
+-- Errors    22023 no such role, a list with a null, a repository that names none; 23514 a negative size.
 create or replace function moonmind_queue.set_policy(
     p_role         text,
     p_agents       text[] default null,
     p_kinds        text[] default null,
     p_repositories text[] default null,
     p_capabilities text[] default null,
-    p_workers      text[] default null
+    p_workers      text[] default null,
+    p_content_types      text[] default null,
+    p_artifact_max_bytes bigint default null
 )
 returns void
 language plpgsql
@@ -4678,7 +4719,7 @@ begin
     if not exists (select from pg_roles where rolname = p_role) then
         raise exception 'there is no role %', left(p_role, 100) using errcode = 'invalid_parameter_value';
     end if;
-    if array_position(p_agents || p_kinds || p_repositories || p_capabilities || p_workers, null) is not null then
+    if array_position(p_agents || p_kinds || p_repositories || p_capabilities || p_workers || p_content_types, null) is not null then
         raise exception 'the policy of % has a list with a null in it', p_role using errcode = 'invalid_parameter_value';
     end if;
     if exists (
@@ -4686,19 +4727,21 @@ begin
     ) then
         raise exception 'the policy of % has a repository that names none', p_role using errcode = 'invalid_parameter_value';
     end if;
-    insert into policy (role, agents, kinds, repositories, capabilities, workers)
+    insert into policy (role, agents, kinds, repositories, capabilities, workers, content_types, artifact_max_bytes)
     values (
         p_role, p_agents, p_kinds,
         (select array_agg(_repository(jsonb_build_object('repository', name))) from unnest(p_repositories) as name),
-        case when p_capabilities is not null then _capabilities(p_capabilities) end, p_workers
+        case when p_capabilities is not null then _capabilities(p_capabilities) end, p_workers,
+        lower(p_content_types::text)::text[], p_artifact_max_bytes
     )
     on conflict (role) do update
     set agents = excluded.agents, kinds = excluded.kinds, repositories = excluded.repositories,
-        capabilities = excluded.capabilities, workers = excluded.workers;
+        capabilities = excluded.capabilities, workers = excluded.workers,
+        content_types = excluded.content_types, artifact_max_bytes = excluded.artifact_max_bytes;
 end;
 $$;
 
-comment on function moonmind_queue.set_policy(text, text[], text[], text[], text[], text[]) is 'Bind a worker''s login role to a policy.';
+comment on function moonmind_queue.set_policy(text, text[], text[], text[], text[], text[], text[], bigint) is 'Bind a worker''s login role to a policy.';
 -- <<<
 -- >>> sql/set_retention.sql
 -- set_retention(keep) → void; how long maintain() keeps jobs that have ended, with their history and artifacts.
@@ -5231,6 +5274,7 @@ select coalesce(granted.rolname, policy.role)::text as role,
        coalesce(granted.rolcanlogin, false) as can_log_in,
        policy.role is not null as has_policy,
        policy.agents, policy.job_kinds, policy.repositories, policy.capabilities, policy.workers,
+       policy.content_types, policy.artifact_max_bytes,
        (
            select count(*) from pg_stat_activity
            where usesysid = granted.oid and datname = current_database()
@@ -5239,7 +5283,7 @@ select coalesce(granted.rolname, policy.role)::text as role,
            and shobj_description(granted.oid, 'pg_authid') is not distinct from 'moonmind-queue' as made_here
 from granted
 full join (
-    select role, agents, kinds as job_kinds, repositories, capabilities, workers from moonmind_queue.policy
+    select role, agents, kinds as job_kinds, repositories, capabilities, workers, content_types, artifact_max_bytes from moonmind_queue.policy
 ) as policy on policy.role = granted.rolname
 where granted.kinds is not null or policy.role is not null;
 
@@ -5379,7 +5423,7 @@ grant execute on function
     moonmind_queue.set_limit(text, text, integer),
     moonmind_queue.set_timeout(text, interval),
     moonmind_queue.set_backoff(text, interval, interval, double precision),
-    moonmind_queue.set_policy(text, text[], text[], text[], text[], text[]),
+    moonmind_queue.set_policy(text, text[], text[], text[], text[], text[], text[], bigint),
     moonmind_queue.drop_policy(text),
     moonmind_queue.repair(),
     moonmind_queue.prune(interval, integer)

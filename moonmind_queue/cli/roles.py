@@ -4,12 +4,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moonmind_queue.cli.output import json_option, opened, print_json, print_table
+from moonmind_queue.cli.output import json_option, opened, print_json, print_table, size
 
 if TYPE_CHECKING:
     from moonmind_queue.roles import RevokedRole
 
-ALLOWED = ("agents", "job_kinds", "repositories", "capabilities", "workers")
+ALLOWED = (
+    "agents",
+    "job_kinds",
+    "repositories",
+    "capabilities",
+    "workers",
+    "content_types",
+)
 
 
 def names(text: str) -> list[str]:
@@ -41,6 +48,12 @@ def create() -> None:
     "--capabilities", type=names, metavar="A,B", help="Only jobs that require none but these."
 )
 @click.option("--worker-id", type=names, metavar="A,B", help="Work under these ids only.")
+@click.option(
+    "--content-types", type=names, metavar="A,B", help="Only such artifacts: text/plain, text/*."
+)
+@click.option(
+    "--artifact-max-bytes", type=click.IntRange(min=0), help="No artifact above this size."
+)
 @json_option
 def create_worker(
     name: str,
@@ -49,6 +62,8 @@ def create_worker(
     repositories: list[str] | None,
     capabilities: list[str] | None,
     worker_id: list[str] | None,
+    content_types: list[str] | None,
+    artifact_max_bytes: int | None,
     as_json: bool,
 ) -> None:
     """Make a login for workers; the database holds it to what the options admit.
@@ -70,6 +85,8 @@ def create_worker(
         repositories=repositories,
         capabilities=capabilities,
         workers=worker_id,
+        content_types=content_types,
+        artifact_max_bytes=artifact_max_bytes,
     )
 
 
@@ -129,7 +146,7 @@ def list_roles(as_json: bool) -> None:
         rows = queue.select(
             """
             select role, kinds, can_log_in, has_policy, agents, job_kinds, repositories,
-                   capabilities, workers, connections
+                   capabilities, workers, content_types, artifact_max_bytes, connections
             from moonmind_queue.role_overview
             order by role
             """
@@ -166,7 +183,7 @@ def revoke(name: str, as_json: bool) -> None:
     click.echo(_told(done))
 
 
-def _create(kind: str, name: str, *, as_json: bool, **policy: list[str] | None) -> None:
+def _create(kind: str, name: str, *, as_json: bool, **policy: Any) -> None:
     from moonmind_queue.roles import create_role
 
     with opened() as queue:
@@ -185,10 +202,12 @@ def _create(kind: str, name: str, *, as_json: bool, **policy: list[str] | None) 
 
 def _policy(row: dict[str, Any]) -> str:
     lists = [
-        f"{name.removeprefix('job_')} {', '.join(row[name]) or 'none'}"
+        f"{name.removeprefix('job_').replace('_', ' ')} {', '.join(row[name]) or 'none'}"
         for name in ALLOWED
         if row[name] is not None
     ]
+    if row["artifact_max_bytes"] is not None:
+        lists.append(f"artifacts up to {size(row['artifact_max_bytes'])}")
     return "; ".join(lists) or ("all" if row["has_policy"] or "worker" in row["kinds"] else "")
 
 

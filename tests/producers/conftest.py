@@ -175,6 +175,8 @@ def lived(fresh: str, clock_of) -> Iterator[str]:
             repositories=["a/b"],
             capabilities=names,
             workers=names,
+            content_types=["text/*"],
+            artifact_max_bytes=1000,
         )
         yield fresh
         for role in roles:

@@ -94,10 +94,12 @@ class _Desk:
             "p_repositories": ["acme/site"], "p_keep": "1 day", "p_last": 3,
             "p_cron": "0 2 * * *", "p_job": '{"kind": "k"}', "p_catch_up": "once",
             "p_next_at": "2300-01-01Z", "p_paused": True, "p_revision": 1, "p_due": ["2026-01-01Z"],
-            "p_cursor": cursor,
+            "p_cursor": cursor, "p_stream": "stdout", "p_stage": "execute",
+            "p_content_types": ["text/*"], "p_artifact_max_bytes": 1000,
         }  # fmt: skip
         schedule = {"p_name": "nightly"}
         self.valid_for = {
+            "append_log": {"p_content": "line"},
             "open_artifact": {"p_sha256": digest},
             "set_limit": {"p_name": "codex"},
             "redrive": {"p_until": "2027-01-01Z"},

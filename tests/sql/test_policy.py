@@ -298,6 +298,54 @@ def test_a_policy_narrowed_meanwhile_refuses_every_call_of_the_holder(owner, hel
     assert picture(owner.connection) == before
 
 
+@pytest.mark.parametrize("stored", ["text/plain", "Text/X-Diff; charset=utf-8", "application/json"])
+def test_an_artifact_of_an_admitted_type_is_stored(owner, held, stored):
+    """By name or by what is before the slash; case and parameters make no difference."""
+    name, worker, job = held
+    owner.set_policy(name, content_types=["TEXT/*", "application/json"])
+
+    worker.put_artifact(job, "a", b"abc", stored)
+
+    assert [each.content_type for each in owner.artifacts(job.id)] == [stored]
+
+
+@pytest.mark.parametrize("stored", ["application/zip", "texts/plain", "text", "application/*"])
+@pytest.mark.parametrize("content", [b"abc", b""])
+def test_an_artifact_of_another_type_is_refused(owner, held, stored, content, picture):
+    """The message names the type, the file and what is admitted; the job is still held."""
+    name, worker, job = held
+    owner.set_policy(name, content_types=["text/*", "application/json"])
+    before = picture(owner.connection)
+
+    with pytest.raises(NotAllowed, match=f"type {re.escape(stored)}, as a is; it admits text/\\*"):
+        worker.put_artifact(job, "a", content, stored)
+
+    assert picture(owner.connection) == before
+    worker.complete(job)
+
+
+def test_an_artifact_above_the_size_is_refused(owner, held):
+    """At the size it is stored, in one piece or in many."""
+    name, worker, job = held
+    owner.set_policy(name, artifact_max_bytes=3)
+
+    worker.put_artifact(job, "a", b"abc")
+    with pytest.raises(NotAllowed, match="no artifact above 3 bytes; b has 4"):
+        worker.put_artifact(job, "b", b"abcd")
+    with pytest.raises(NotAllowed, match="no artifact above 3 bytes"):
+        worker._value("put_artifact", job_id=job.id, token=job.token, name="c", content=b"abcd")
+
+    assert [each.name for each in owner.artifacts(job.id)] == ["a"]
+
+
+def test_a_policy_with_a_negative_size_is_refused(owner, role):
+    """Nothing would ever fit."""
+    name, _ = role()
+
+    with pytest.raises(InvalidArgument, match="policy_artifacts_may_have_bytes"):
+        owner.set_policy(name, artifact_max_bytes=-1)
+
+
 @pytest.mark.parametrize("narrowed", NARROWED)
 def test_each_list_of_a_policy_counts_for_a_holder(owner, held, narrowed):
     """Whatever list leaves the job out refuses the call."""

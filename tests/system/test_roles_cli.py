@@ -277,6 +277,8 @@ def test_list_says_who_may_what_and_who_is_connected(run, made):
         "repositories": ["github.com/acme/*"],
         "capabilities": ["gpu"],
         "workers": ["ci-1"],
+        "content_types": None,
+        "artifact_max_bytes": None,
         "connections": 1,
     }
     line = next(line for line in table.splitlines() if line.startswith(worker))
