@@ -219,9 +219,10 @@ class Worker:
         wait = self._poll.left()
         if due is not None and due <= timedelta(0):
             self._due = True
+            if looked:  # and had nothing: it is in another worker's hands; ask again before a claim
+                return BREATH
             self._look.set()
-            # What is due and was not to be had just now is in another worker's hands.
-            return BREATH if looked else 0
+            return 0
         if due is not None:
             wait = min(wait, due.total_seconds())
         if self._asleep and self._horizon is not None:
