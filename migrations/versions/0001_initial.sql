@@ -3401,7 +3401,9 @@ begin
     from _number_jobs(p_jobs);
 
     insert into lane (agent, kind, capabilities, repository, concurrency_key)
-    select distinct coalesce(agent, 'codex'), kind, _capabilities(capabilities), _repository(payload),
+    select distinct coalesce(agent, 'codex'), kind,
+           case when capabilities <> '{}' then _capabilities(capabilities) else '{}' end,
+           case when payload ? 'repository' then _repository(payload) else '' end,
            coalesce(concurrency_key, '')
     from jsonb_to_recordset(p_jobs) as (agent text, kind text, capabilities text[], payload jsonb, concurrency_key text)
     where kind is not null
@@ -3440,8 +3442,8 @@ begin
         ) as lane
             on lane.agent = coalesce(given.agent, 'codex')
             and lane.kind = given.kind
-            and lane.capabilities = _capabilities(given.capabilities)
-            and lane.repository = _repository(given.payload)
+            and lane.capabilities = case when given.capabilities <> '{}' then _capabilities(given.capabilities) else '{}' end
+            and lane.repository = case when given.payload ? 'repository' then _repository(given.payload) else '' end
             and lane.concurrency_key = coalesce(given.concurrency_key, '')
         where not exists (select from job where job.id = v_ids[place])
         order by key
