@@ -149,11 +149,12 @@ class JobContext:
                         self._job, piece.content, stream=piece.stream, stage=piece.stage
                     )
         except LeaseLost:
-            self.stop.set()
-            return True  # it is nobody's any more
-        except (QueueError, psycopg.Error, PoolTimeout, PoolClosed) as error:
+            self.stop.set()  # it is nobody's any more
+        except (DatabaseUnavailable, psycopg.Error, PoolTimeout, PoolClosed) as error:
             log.warning("job.log_late", job=self._job.id, error=str(error))
             return False
+        except QueueError as error:  # refused for good: what comes later must not wait behind it
+            log.warning("job.log_refused", job=self._job.id, error=str(error))
         return True
 
     def attach(

@@ -22,8 +22,8 @@ class Piece:
 class LiveLog:
     """Gathers lines and hands them in order to ``send``, from a thread of its own.
 
-    ``send`` returns whether the pieces have been stored; those that have not are sent again with
-    the next. After ``limit`` characters one line says so and the rest is left out, so that neither
+    ``send`` returns whether it is done with the pieces; otherwise they are sent again with the
+    next. After ``limit`` characters one line says so and the rest is left out, so that neither
     memory nor the database grows with the output, and a database that is away holds up nobody.
     """
 
@@ -52,7 +52,7 @@ class LiveLog:
                 self._thread.start()
 
     def close(self) -> bool:
-        """Send the rest; returns whether everything has been stored."""
+        """Send the rest; returns whether nothing is left."""
         self._ended.set()
         if self._thread is not None:
             self._thread.join(2 * self._patience)  # the last try may take some time itself

@@ -8,6 +8,7 @@ import threading
 from datetime import timedelta
 
 import pytest
+from structlog.testing import capture_logs
 from waiting import eventually
 
 from moonmind_queue import connect
@@ -136,6 +137,31 @@ def test_a_job_that_was_taken_away_hears_of_it_by_its_log(start, fresh, look):
 
     assert stopped.wait(10)
     assert log(look) == "first\n"
+
+
+def test_a_piece_that_is_refused_holds_up_nothing(start, look):
+    """An executor that names a stage nobody can store loses that piece, and no other."""
+
+    def run(job, context):
+        context.log("lost", stage="s" * 101)
+        eventually(lambda: refusals(logs), within=5)
+        context.log("kept")
+        return {}
+
+    talk = Talk()
+    talk.run = run
+    with capture_logs() as logs:
+        start({"talk": talk})
+        look("select moonmind_queue.enqueue('talk')")
+        eventually(lambda: done(look))
+
+    assert log(look) == "kept\n"
+    assert len(refusals(logs)) == 1
+
+
+def refusals(logs):
+    """What the worker said of pieces that were refused."""
+    return [entry for entry in logs if entry["event"] == "job.log_refused"]
 
 
 def test_logs_follows_a_job_to_its_end(talking, fresh):
