@@ -2,10 +2,10 @@
 .DEFAULT_GOAL := help
 python := .venv/bin/python
 
-.PHONY: help test prove mutants demo check freeze wheel clean
+.PHONY: help test prove mutants bench bench-quick demo check freeze wheel clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 test: .venv/ok ## Run the test-suite; args="-k claim" passes arguments to pytest
 	@tools/test_unit.sh $(args)
@@ -16,6 +16,12 @@ mutants: .venv/ok ## Show that the suite notices each of many faults; args="-k t
 prove: .venv/ok ## Try 20,000 new sequences of calls against the model, and the plans with 6,000,000 jobs
 	@MOONMIND_PROVE=1 tools/test_unit.sh tests/sql/test_plans.py
 	@MOONMIND_PROVE=$${MOONMIND_PROVE:-20000} tools/test_unit.sh -v -n$$(getconf _NPROCESSORS_ONLN) --dist=load tests/proof/test_state_machine.py $(args)
+
+bench: .venv/ok ## Measure us, our peers and the bare limit: two hours; WORK=W2-1 PEER=pgqueuer for a cell
+	@$(python) -m benchmarks --work "$(WORK)" --peer "$(PEER)" $(args)
+
+bench-quick: .venv/ok ## A quick look at the same, under three minutes
+	@$(python) -m benchmarks --work "$(WORK)" --peer "$(PEER)" --storage tmpfs --repeat 1 --scale 0.1 $(args)
 
 demo: .venv/ok ## Show the queue at work, with a stand-in model; CODEX=real uses your Codex login
 	@$(python) tools/demo.py

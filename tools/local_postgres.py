@@ -46,15 +46,24 @@ class LocalPostgres:
     """A running server: ``with LocalPostgres() as server: psycopg.connect(server.dsn)``.
 
     With ``durable`` the server writes as a production server does; ``settings`` are those of
-    postgresql.conf and win over ours.
+    postgresql.conf and win over ours. Its data lies below ``parent`` (the system's temporary
+    directory). ``preload`` is a library that the server's processes load first.
     """
 
     dsn: str  # of a superuser, with its password
     version: str  # "18.6"
     origin: str  # where the binaries come from, in a word or two
 
-    def __init__(self, *, durable: bool = False, settings: Settings | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        durable: bool = False,
+        settings: Settings | None = None,
+        parent: Path | None = None,
+        preload: Path | None = None,
+    ) -> None:
         self._settings = DEFAULTS | ({} if durable else CARELESS) | dict(settings or {})
+        self._parent, self._preload = parent or Path(tempfile.gettempdir()), preload
         self._supervisor: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
@@ -68,7 +77,13 @@ class LocalPostgres:
         """Start the server and wait until it accepts connections."""
         binaries, self.origin = find_binaries()
         password = secrets.token_urlsafe(16)  # other users of this machine reach 127.0.0.1 too
-        order = {"binaries": str(binaries), "password": password, "settings": self._settings}
+        order = {
+            "binaries": str(binaries),
+            "password": password,
+            "settings": self._settings,
+            "parent": str(self._parent.absolute()),
+            "preload": str(self._preload.absolute()) if self._preload else "",
+        }
         self._supervisor = subprocess.Popen(
             [sys.executable, "-I", "-S", __file__, "supervise"],
             stdin=subprocess.PIPE,
@@ -136,9 +151,9 @@ def supervise() -> None:
     """Start the server that standard input describes; end it when standard input says or ends."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     order = json.loads(sys.stdin.readline())
-    with _directory() as directory, contextlib.suppress(BrokenPipeError):
+    with _directory(Path(order["parent"])) as directory, contextlib.suppress(BrokenPipeError):
         try:
-            server = _Server(Path(directory), Path(order["binaries"]))
+            server = _Server(Path(directory), Path(order["binaries"]), order["preload"])
             server.initialise(order["password"])
             with server.running(order["settings"]) as port:
                 print(json.dumps({"version": server.version, "port": port}), flush=True)
@@ -147,13 +162,13 @@ def supervise() -> None:
             print(json.dumps({"error": str(error)}), flush=True)
 
 
-def _directory() -> "tempfile.TemporaryDirectory[str]":
+def _directory(parent: Path) -> "tempfile.TemporaryDirectory[str]":
     """Make a directory for one server; remove those that a killed supervisor left."""
-    for stale in filter(_lock, Path(tempfile.gettempdir()).glob(f"{PREFIX}*")):
+    for stale in filter(_lock, parent.glob(f"{PREFIX}*")):
         shutil.rmtree(stale, ignore_errors=True)
-    directory = tempfile.TemporaryDirectory(prefix=PREFIX)
+    directory = tempfile.TemporaryDirectory(prefix=PREFIX, dir=parent)
     while not _lock(Path(directory.name)):  # another supervisor took it for a stale one
-        directory = tempfile.TemporaryDirectory(prefix=PREFIX)
+        directory = tempfile.TemporaryDirectory(prefix=PREFIX, dir=parent)
     return directory
 
 
@@ -175,9 +190,10 @@ class _Server:
     nobody, from a copy of the binaries if nobody may not read them.
     """
 
-    def __init__(self, directory: Path, binaries: Path) -> None:
+    def __init__(self, directory: Path, binaries: Path, preload: str) -> None:
         self._directory = directory
         self._binaries = binaries
+        self._preload = {"LD_PRELOAD": preload} if preload else {}
         root = os.geteuid() == 0
         self._options: dict[str, Any] = {"preexec_fn": _in_namespace if root else _die_with_parent}
         if root and not self._works():
@@ -233,9 +249,11 @@ class _Server:
         arguments: list[Any] = [self._binaries / "postgres", "-D", self._directory / "data"]
         arguments += [f"-p{port}", "-cunix_socket_directories="]
         arguments += [f"-c{name}={value}" for name, value in settings.items()]
+        options = self._surroundings()
+        options["env"] |= self._preload
         with (self._directory / "log").open("wb") as log:
             return subprocess.Popen(
-                arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **self._surroundings()
+                arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **options
             )
 
     def _ready(self, server: "subprocess.Popen[bytes]") -> bool:

@@ -1,0 +1,165 @@
+"""Who takes part, and how to talk to them: programs in environments of their own.
+
+``contestants.toml`` lists them; ``contestants/speech.py`` is their side of the conversation.
+"""
+
+import hashlib
+import json
+import subprocess
+import sys
+import threading
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, Queue
+from typing import Any, Self
+
+HERE = Path(__file__).parent
+PROGRAMS = HERE / "contestants"
+ENVIRONMENTS = HERE.parent / "var" / "benchmarks"
+PATIENCE = 60  # seconds that a program gets to answer, and to end by itself
+
+
+class ContestantError(Exception):
+    """A contestant could not be installed, or did not do what it was told; says what it printed."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One queue, or a bare loop. ``packages`` are pinned; none: it runs in our environment."""
+
+    name: str
+    program: str
+    packages: tuple[str, ...] = ()
+
+    @classmethod
+    def all(cls) -> "dict[str, Contestant]":
+        """Return every contestant by name, ours first."""
+        listed = tomllib.loads((HERE / "contestants.toml").read_text())
+        return {
+            name: cls(name, entry["program"], tuple(entry.get("packages", ())))
+            for name, entry in listed.items()
+        }
+
+    @property
+    def folder(self) -> Path:
+        """Where its packages are; named after them, so that new ones get a new folder."""
+        stamp = hashlib.sha256("\n".join(self.packages).encode()).hexdigest()[:8]
+        return ENVIRONMENTS / f"{self.name}-{stamp}"
+
+    def prepare(self) -> None:
+        """Install its packages, once."""
+        if not self.packages or (self.folder / "ok").exists():
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.program.endswith(".mjs"):
+            (self.folder / "package.json").write_text('{"private": true}')
+            # Node looks for packages beside the program that names them.
+            for program in PROGRAMS.glob("*.mjs"):
+                (self.folder / program.name).unlink(missing_ok=True)
+                (self.folder / program.name).write_text(program.read_text())
+            _run(
+                "npm",
+                "install",
+                "--no-audit",
+                "--no-fund",
+                "--silent",
+                *self.packages,
+                cwd=self.folder,
+            )
+        else:
+            uv = [sys.executable, "-m", "uv"]
+            _run(*uv, "venv", "--quiet", "--clear", str(self.folder))
+            _run(*uv, "pip", "install", "--quiet", "--python", str(self.folder), *self.packages)
+        (self.folder / "ok").touch()
+
+    def install(self, dsn: str) -> dict[str, Any]:
+        """Make its schema; return its ``version`` and its query for ``unfinished`` jobs."""
+        with self.start("install", dsn) as program:
+            return program.answer()
+
+    @contextmanager
+    def start(self, role: str, dsn: str) -> "Iterator[Program]":
+        """Run the program in a role; it is ended afterwards."""
+        program = Program(f"{self.name} {role}", [*self._command(), role, dsn])
+        try:
+            yield program
+        finally:
+            program.end()
+
+    def _command(self) -> list[str]:
+        if self.program.endswith(".mjs"):
+            return ["node", str(self.folder / self.program)]
+        python = str(self.folder / "bin" / "python") if self.packages else sys.executable
+        return [python, str(PROGRAMS / self.program)]
+
+
+class Program:
+    """A contestant that runs: orders go in, answers come out, one JSON object a line."""
+
+    def __init__(self, title: str, command: list[str]) -> None:
+        self._title = title
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=HERE
+        )
+        self._said: Queue[dict[str, Any] | None] = Queue()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def order(self, **words: Any) -> Self:
+        """Tell it something."""
+        assert self._process.stdin
+        self._process.stdin.write(json.dumps(words) + "\n")
+        self._process.stdin.flush()
+        return self
+
+    def answer(self) -> dict[str, Any]:
+        """Wait for its next line; raises ``ContestantError`` when there is none."""
+        try:
+            answer = self._said.get(timeout=PATIENCE)
+        except Empty:
+            raise ContestantError(f"{self._title} said nothing for {PATIENCE} s") from None
+        if answer is None:
+            raise ContestantError(f"{self._title} ended with status {self._process.wait()}")
+        return answer
+
+    def heard(self) -> dict[str, Any]:
+        """Return the latest of what it has said since, without waiting; empty when nothing."""
+        latest: dict[str, Any] = {}
+        while not self._said.empty():
+            latest = self._said.get() or latest
+        return latest
+
+    def finish(self) -> dict[str, Any]:
+        """Close its input and return the last thing it says."""
+        assert self._process.stdin
+        self._process.stdin.close()
+        last: dict[str, Any] = {}
+        with suppress(ContestantError):
+            while True:
+                last = self.answer()
+        return last
+
+    def end(self) -> None:
+        """Wait for it to end, and make it end."""
+        assert self._process.stdin
+        with suppress(OSError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _listen(self) -> None:
+        assert self._process.stdout
+        for line in self._process.stdout:
+            self._said.put(json.loads(line))
+        self._said.put(None)
+
+
+def _run(*command: str, cwd: Path | None = None) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+    if done.returncode:
+        raise ContestantError(f"{' '.join(command[:4])} … failed:\n{done.stderr[-2000:]}")

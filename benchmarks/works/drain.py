@@ -1,0 +1,86 @@
+"""W2: how fast jobs are done, by one worker process and by several."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+
+from benchmarks.arena import Database
+from benchmarks.contest import Contestant, Program
+from benchmarks.works import Figures, Trial, Work
+
+SECONDS = 4.0
+FEWEST, MOST = 1_000, 400_000
+LOOK = 0.02  # seconds between two looks at what is left
+
+_sizes: dict[tuple[str, str, int], int] = {}  # how many jobs keep a contestant busy that long
+
+
+def drain(trial: Trial, processes: int) -> Figures:
+    """Do jobs that lie ready; the first repetition rehearses with few, to know how many to take."""
+    what = (trial.contestant.name, trial.storage, processes)
+    if what not in _sizes:
+        rate = _drain(trial, processes, FEWEST)["jobs_per_second"]
+        _sizes[what] = round(min(max(rate, FEWEST), 30_000))
+        rate = _drain(trial, processes, _sizes[what])["jobs_per_second"]
+        _sizes[what] = round(min(max(rate * SECONDS * trial.scale, FEWEST), MOST))
+    return _drain(trial, processes, _sizes[what])
+
+
+def _drain(trial: Trial, processes: int, jobs: int) -> Figures:
+    with trial.arena.database(trial.storage, trial.contestant) as database:
+        before = database.costs()
+        fill(trial.contestant, database, jobs)
+        database.look.execute("vacuum analyze")
+        database.look.execute("checkpoint")
+        with workers(trial.contestant, database, processes) as programs:
+            ended = until_done(database)
+            first = min(
+                last["first"] for last in [each.finish() for each in programs] if last["first"]
+            )
+        costs = database.costs().since(before, jobs)
+        return {"jobs_per_second": jobs / (ended - first)} | costs
+
+
+def fill(contestant: Contestant, database: Database, jobs: int) -> None:
+    """Enqueue no-op jobs in bulk."""
+    with contestant.start("produce", database.dsn) as producer:
+        producer.answer()
+        for first in range(0, jobs, 20_000):
+            producer.order(
+                do="bulk", first=first, count=min(jobs - first, 20_000), batch=1000
+            ).answer()
+
+
+@contextmanager
+def workers(
+    contestant: Contestant, database: Database, processes: int, purpose: str = "drain"
+) -> "Iterator[list[Program]]":
+    """Run worker processes; they begin together, when all have loaded what they need."""
+    with ExitStack() as stack:
+        programs = [
+            stack.enter_context(contestant.start("work", database.dsn)) for _ in range(processes)
+        ]
+        for program in programs:
+            program.answer()
+        for index, program in enumerate(programs):
+            program.order(processes=processes, purpose=purpose, index=index)
+        yield programs
+
+
+def until_done(database: Database) -> float:
+    """Wait until no job is unfinished; return when."""
+    while database.unfinished():
+        time.sleep(LOOK)
+    return time.monotonic()
+
+
+WORKS = [
+    Work(
+        f"W2-{processes}",
+        f"drain no-op jobs, {processes} worker process{'es' if processes > 1 else ''}",
+        "jobs/s",
+        partial(drain, processes=processes),
+    )
+    for processes in (1, 2, 4)
+]
