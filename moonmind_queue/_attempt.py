@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +21,7 @@ from moonmind_queue.queue import Queue
 log = structlog.get_logger()
 
 Pool = ConnectionPool[psycopg.Connection[Any]]
+_making = threading.Lock()  # of what few attempts need and any thread may ask for first
 UPLOAD_PATIENCE = 60.0  # seconds for which a lost database does not lose an artifact
 
 
@@ -35,53 +36,74 @@ class Ending:
     jobs: Sequence[Mapping[str, Any]] = ()  # to be added with the success
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all attempts of one worker share."""
+
+    pool: Pool
+    artifact_max_bytes: int
+    live_log: bool
+
+
 class Attempt:
-    """A claimed job while this worker runs it.
+    """A claimed job while this worker holds it.
 
     ``deadline`` is when the lease ends by this machine's monotonic clock, counted from before
     the request that gave or renewed it, so that it can only be too early.
     """
 
-    def __init__(
-        self,
-        job: ClaimedJob,
-        deadline: float,
-        pool: Pool,
-        artifact_max_bytes: int,
-        *,
-        live_log: bool,
-    ) -> None:
+    __slots__ = ("_shared", "_stop", "abandoned", "deadline", "job", "lost", "stopping")
+
+    def __init__(self, job: ClaimedJob, deadline: float, shared: Shared) -> None:
         self.job = job
         self.deadline = deadline
         self.lost = False
-        self.context = JobContext(job, pool, artifact_max_bytes, live_log=live_log)
+        self.abandoned = False  # handed back although it did not end
+        self.stopping = False
+        self._shared = shared
+        self._stop: threading.Event | None = None  # most jobs never ask for it
+
+    @property
+    def stopped(self) -> threading.Event:
+        """The event that is set when the work must end."""
+        with _making:
+            if self._stop is None:
+                self._stop = threading.Event()
+                if self.stopping:
+                    self._stop.set()
+            return self._stop
+
+    def stop(self) -> None:
+        """Ask the work to end, or keep it from beginning."""
+        with _making:
+            self.stopping = True
+            if self._stop is not None:
+                self._stop.set()
 
     def lose(self, why: str) -> None:
         """Stop the work: somebody else may have the job by now."""
         if not self.lost:
             self.lost = True
             log.warning("job.lease_lost", job=self.job.id, attempt=self.job.attempt, why=why)
-        self.context.stop.set()
+        self.stop()
 
-    def start(self, executor: Executor, ended: "Callable[[Attempt, Ending], None]") -> None:
-        """Run the executor in a thread of its own and hand how it ended to ``ended``."""
-        # A daemon: an executor that ignores `stop` must not keep a stopped worker alive.
-        threading.Thread(
-            target=lambda: ended(self, self._end(executor)), name=f"job-{self.job.id}", daemon=True
-        ).start()
-
-    def _end(self, executor: Executor) -> Ending:
-        ending = self._run(executor)
-        self.context.close()
+    def run(self, executor: Executor) -> Ending:
+        """Do the work and return how it ended."""
+        if self.stopping:
+            return Ending("stopped", reason="stopped before it began")
+        context = JobContext(self, self._shared)
+        ending = self._run(executor, context)
+        context.close()
         return ending
 
-    def _run(self, executor: Executor) -> Ending:
+    def _run(self, executor: Executor, context: "JobContext") -> Ending:
         try:
-            job = replace(self.job, payload=executor.validate(self.job.payload))
-            result = executor.run(job, self.context)
-            return Ending("done", result=result, jobs=self.context.jobs)
+            payload = executor.validate(self.job.payload)
+            job = self.job if payload == self.job.payload else replace(self.job, payload=payload)
+            result = executor.run(job, context)
+            return Ending("done", result=result, jobs=context.jobs)
         except Stopped as stopped:
-            if self.context.stop.is_set():
+            if self.stopping:
                 return Ending("stopped", reason=str(stopped))
             return Ending("retry", reason=f"stopped by itself: {stopped}")
         except (Fail, InvalidPayload) as error:
@@ -103,15 +125,15 @@ class Attempt:
 class JobContext:
     """What an executor may do to its job; see :class:`moonmind_queue.executors.Context`."""
 
-    def __init__(
-        self, job: ClaimedJob, pool: Pool, artifact_max_bytes: int, *, live_log: bool = True
-    ) -> None:
-        self.stop = threading.Event()
+    def __init__(self, attempt: Attempt, shared: Shared) -> None:
         self.jobs: list[dict[str, Any]] = []
-        self._job = job
-        self._pool = pool
-        self._artifact_max_bytes = artifact_max_bytes
-        self._log = LiveLog(self._send, artifact_max_bytes) if live_log else None
+        self._attempt, self._job, self._shared = attempt, attempt.job, shared
+        self._log: LiveLog | None = None
+
+    @property
+    def stop(self) -> threading.Event:
+        """Set when the attempt must end."""
+        return self._attempt.stopped
 
     def enqueue(self, kind: str, payload: Mapping[str, Any] | None = None, **options: Any) -> None:
         """Add a job when this attempt succeeds."""
@@ -122,19 +144,23 @@ class JobContext:
     ) -> None:
         """Add a ``progress`` event; a failure is logged and never fails the job."""
         try:
-            with self._pool.connection(timeout=5) as connection:
+            with self._shared.pool.connection(timeout=5) as connection:
                 Queue(connection).append_event(
                     self._job, "progress", message, level=level, data=data
                 )
         except LeaseLost:
-            self.stop.set()
+            self._attempt.stop()
         except (QueueError, psycopg.Error, PoolTimeout, PoolClosed) as error:
             log.warning("job.event_lost", job=self._job.id, message=message, error=str(error))
 
     def log(self, text: str, *, stream: str = "stdout", stage: str = "") -> None:
         """Add lines to the live log, if there is one; never fails the job."""
-        if self._log:
-            self._log.write(text, stream, stage)
+        if not self._shared.live_log:
+            return
+        with _making:
+            if self._log is None:
+                self._log = LiveLog(self._send, self._shared.artifact_max_bytes)
+        self._log.write(text, stream, stage)
 
     def close(self) -> None:
         """Send what is left of the live log."""
@@ -143,13 +169,13 @@ class JobContext:
 
     def _send(self, pieces: Sequence[Piece]) -> bool:
         try:
-            with self._pool.connection(timeout=5) as connection, connection.transaction():
+            with self._shared.pool.connection(timeout=5) as connection, connection.transaction():
                 for piece in pieces:
                     Queue(connection).append_log(
                         self._job, piece.content, stream=piece.stream, stage=piece.stage
                     )
         except LeaseLost:
-            self.stop.set()  # it is nobody's any more
+            self._attempt.stop()  # it is nobody's any more
         except (DatabaseUnavailable, psycopg.Error, PoolTimeout, PoolClosed) as error:
             log.warning("job.log_late", job=self._job.id, error=str(error))
             return False
@@ -164,9 +190,13 @@ class JobContext:
         patience = time.monotonic() + UPLOAD_PATIENCE
         while True:
             try:
-                with self._pool.connection(timeout=10) as connection:
+                with self._shared.pool.connection(timeout=10) as connection:
                     Queue(connection).put_artifact(
-                        self._job, name, source, content_type, max_bytes=self._artifact_max_bytes
+                        self._job,
+                        name,
+                        source,
+                        content_type,
+                        max_bytes=self._shared.artifact_max_bytes,
                     )
                 return
             except (DatabaseUnavailable, PoolTimeout) as error:

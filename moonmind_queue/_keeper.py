@@ -133,9 +133,9 @@ class Keeper:
                 renewal = held.get(attempt.job.id)
                 if renewal is not None:
                     attempt.deadline = before + renewal.lasts.total_seconds()
-                    if renewal.cancel_requested and not attempt.context.stop.is_set():
+                    if renewal.cancel_requested and not attempt.stopping:
                         log.info("job.cancel_requested", job=attempt.job.id)
-                        attempt.context.stop.set()
+                        attempt.stop()
                 elif attempt in current:  # not one that ended meanwhile
                     attempt.lose("the database no longer knows this lease")
         try:

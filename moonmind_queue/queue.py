@@ -19,7 +19,7 @@ from psycopg.rows import dict_row, tuple_row
 from moonmind_queue import _calls, _history, _operations, _scheduling, errors
 from moonmind_queue._calls import SCHEMA, Call
 from moonmind_queue._connection import open_connection
-from moonmind_queue._values import opened, storable, to_json
+from moonmind_queue._values import bigints, jsonbs, opened, storable, to_json
 from moonmind_queue.model import Artifact, ClaimedJob, JobState, Reclaimed, Renewal
 
 if TYPE_CHECKING:
@@ -77,8 +77,8 @@ class Queue:
         return self._rows(
             Renewal,
             "renew",
-            job_ids=[job.id for job in jobs],
-            tokens=[job.token for job in jobs],
+            job_ids=bigints(job.id for job in jobs),
+            tokens=bigints(job.token for job in jobs),
             lease=lease,
         )
 
@@ -92,11 +92,12 @@ class Queue:
         """End many jobs well in one call; a job missing from the answer had lost its lease."""
         with self._cursor() as cursor:
             cursor.execute(
-                "select job_id, state from moonmind_queue.complete_many(%s, %s, %s)",
+                "select job_id, state"
+                " from moonmind_queue.complete_many(%s::bigint[], %s::bigint[], %s::jsonb[])",
                 [
-                    [job.id for job, _ in results],
-                    [job.token for job, _ in results],
-                    [to_json(result) for _, result in results],
+                    bigints(job.id for job, _ in results),
+                    bigints(job.token for job, _ in results),
+                    jsonbs(result for _, result in results),
                 ],
             )
             return {job_id: JobState(state) for job_id, state in cursor.fetchall()}

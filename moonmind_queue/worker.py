@@ -2,28 +2,24 @@
 
 Threads, each with a connection of its own:
 
-    the caller's  claims jobs, hands them out, reports how they ended, takes lost jobs back
-    job-<id>      one per running job; events and artifacts go through a small pool
+    the caller's  claims jobs, hands them out, takes lost jobs back
+    jobs-<n>      run jobs, one at a time; events and artifacts go through a small pool (``_crew``)
+    reports       tells how jobs ended, many in one call                    (``_reporter``)
     leases        renews every lease in one call, whatever the jobs do       (``_keeper``)
     watchdog      stops work whose lease could not be renewed in time        (``_keeper``)
     listen        turns notifications into wake-ups                          (``_listener``)
     maintain      deletes what is too old, once an hour                      (``_caretaker``)
-
-Only the caller's thread claims and reports, so there is one place that waits for a database that
-is away: what ended meanwhile is reported when it is back.
 """
 
-import queue as thread_queue
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, suppress
 from datetime import timedelta
 
 import structlog
 from psycopg_pool import ConnectionPool
 
-from moonmind_queue._attempt import Attempt, Ending, Pool
+from moonmind_queue._attempt import Attempt, Ending, Pool, Shared
 from moonmind_queue._caretaker import Caretaker
 from moonmind_queue._connection import (
     connection_options,
@@ -31,17 +27,13 @@ from moonmind_queue._connection import (
     reconnect_delay,
     spread,
 )
+from moonmind_queue._crew import MOST, OVERDUE, Crew
 from moonmind_queue._keeper import Keeper
 from moonmind_queue._listener import Listener
 from moonmind_queue._poll import Poll
+from moonmind_queue._reporter import Reporter
 from moonmind_queue._ticker import tick
-from moonmind_queue.errors import (
-    DatabaseError,
-    DatabaseUnavailable,
-    InvalidArgument,
-    LeaseLost,
-    NotAllowed,
-)
+from moonmind_queue.errors import DatabaseUnavailable, InvalidArgument
 from moonmind_queue.executors import Executor
 from moonmind_queue.model import ClaimedJob
 from moonmind_queue.queue import Queue, connect
@@ -89,7 +81,6 @@ class Worker:
         self._agents, self._capabilities = agents, capabilities
         self._slots, self._lease = slots, lease
         self._poll, self._reclaim = Poll(poll), min(reclaim, lease)
-        self._artifact_max_bytes, self._live_log = artifact_max_bytes, live_log
         self._pool: Pool = ConnectionPool(
             dsn,
             min_size=0,
@@ -98,11 +89,12 @@ class Worker:
             configure=prepare_only_directly,
             open=False,
         )
-        self._running: dict[int, Attempt] = {}  # by token
+        self._shared = Shared(self._pool, artifact_max_bytes, live_log)
+        self._held: dict[int, Attempt] = {}  # by token, until their end is reported
         self._lock = threading.Lock()
-        self._ended: thread_queue.SimpleQueue[tuple[Attempt, Ending]] = thread_queue.SimpleQueue()
-        self._unreported: list[tuple[Attempt, Ending]] = []
         self._wake = threading.Event()
+        self._reporter = Reporter(dsn, settled=self._settled)
+        self._crew = Crew(slots, executors, ended=self._reporter.put, hungry=self._wake_up)
         self._once = False
         self._may_claim = True
         self._claimed = 0
@@ -158,6 +150,7 @@ class Worker:
         self._pool.open()
         self._keeper.start()
         self._listener.start()
+        self._reporter.start()
         self._caretaker.start()
         log.info("worker.started", worker=self._name, kinds=sorted(self._executors))
         failures = 0
@@ -174,44 +167,47 @@ class Worker:
         finally:
             self._caretaker.stop()
             self._listener.stop()
+            self._reporter.stop()
             self._keeper.stop()
             self._pool.close(timeout=1)
             log.info("worker.stopped", worker=self._name)
 
     def _work(self, queue: Queue) -> None:
-        """Report, claim and wait until it is over; raises ``DatabaseUnavailable``."""
+        """Claim and wait until it is over; raises ``DatabaseUnavailable``."""
         self._heard_nothing()
         while True:
             self._wake.clear()
-            self._report(queue)
             if self._stop_at is not None:
-                self._stop_jobs(queue)
+                self._stop_jobs()
             if self._over():
                 return
+            self._hand_back()
             claiming = self._may_claim and self._stop_at is None
-            if claiming and (self._due or (self._full() and time.monotonic() > self._next_reclaim)):
+            room = self._room()
+            if claiming and (self._due or (not room and time.monotonic() > self._next_reclaim)):
                 self._take_back(queue)
-            looked = claiming and self._look.is_set()
-            if looked and self._claim(queue):
+            looked = claiming and room > 0 and self._look.is_set()
+            if looked and self._claim(queue, room):
                 continue
-            self._wake.wait(self._patience(queue, looked=looked))
+            self._wake.wait(self._patience(queue, room=room, looked=looked))
 
     def _over(self) -> bool:
         if self._stop_at is not None and time.monotonic() - self._stop_at > DEADLINE:
             return True
-        idle = not self._running and self._ended.empty() and not self._unreported
-        return idle and (self._stop_at is not None or not self._may_claim)
+        return not self._held and (self._stop_at is not None or not self._may_claim)
 
-    def _full(self) -> bool:
-        return len(self._running) >= self._slots
+    def _room(self) -> int:
+        """Return how many jobs to claim; none while twice as many are not reported yet."""
+        room = self._crew.room()
+        return room if len(self._held) < 2 * (self._slots + MOST) else 0
 
-    def _patience(self, queue: Queue, *, looked: bool) -> float:
+    def _patience(self, queue: Queue, *, room: int, looked: bool) -> float:
         """Return for how many seconds there is nothing to do unless something wakes us."""
         if self._stop_at is not None or not self._may_claim:
             return 0.1
-        if self._full():
+        if not room:
             self._doze(queue, asleep=False)
-            return max(self._next_reclaim - time.monotonic(), 0.001)
+            return min(max(self._next_reclaim - time.monotonic(), 0.001), OVERDUE)
         self._doze(queue, asleep=True)
         due, self._horizon = queue.next_due(
             self._agents, sorted(self._executors), self._capabilities, self._horizon
@@ -257,10 +253,7 @@ class Worker:
 
     # --- jobs ------------------------------------------------------------------------------
 
-    def _claim(self, queue: Queue) -> int:
-        free = self._slots - len(self._running)
-        if free < 1:
-            return 0
+    def _claim(self, queue: Queue, room: int) -> int:
         self._look.clear()  # first: what comes from here on is looked for again
         self._may_claim = not self._once
         before = time.monotonic()
@@ -269,36 +262,40 @@ class Worker:
             agents=self._agents,
             kinds=sorted(self._executors),
             capabilities=self._capabilities,
-            limit=free,
+            limit=room,
             lease=self._lease,
             start=True,
         )
-        for job in jobs:
-            self._start(job, before + job.lasts.total_seconds())
         if jobs:
+            self._start(jobs, before)
             self._look.set()
             self._poll.reset()
         self._claimed += len(jobs)
         return len(jobs)
 
-    def _start(self, job: ClaimedJob, deadline: float) -> None:
-        log.info("job.started", job=job.id, kind=job.kind, attempt=job.attempt)
-        attempt = Attempt(
-            job, deadline, self._pool, self._artifact_max_bytes, live_log=self._live_log
-        )
+    def _start(self, jobs: Sequence[ClaimedJob], before: float) -> None:
+        attempts = [Attempt(job, before + job.lasts.total_seconds(), self._shared) for job in jobs]
+        for job in jobs:
+            log.info("job.started", job=job.id, kind=job.kind, attempt=job.attempt)
         with self._lock:
-            self._running[job.token] = attempt
-        attempt.start(self._executors[job.kind], self._job_ended)
+            self._held |= {attempt.job.token: attempt for attempt in attempts}
+        self._crew.add(attempts)
 
-    def _job_ended(self, attempt: Attempt, ending: Ending) -> None:
-        self._ended.put((attempt, ending))
-        self._look.set()  # there is a free slot
-        self._wake.set()
+    def _settled(self, attempts: Sequence[Attempt]) -> None:
+        with self._lock:
+            for attempt in attempts:
+                self._held.pop(attempt.job.token, None)
+        self._look.set()  # a dependent may be ready, a limit may have room
+        self._wake_up()
+
+    def _wake_up(self) -> None:
+        if not self._wake.is_set():
+            self._wake.set()
 
     def _attempts(self) -> list[Attempt]:
-        """Return what is held: running, or ended and not yet reported."""
+        """Return what is held: waiting, running, or ended and not yet reported."""
         with self._lock:
-            return list(self._running.values())
+            return list(self._held.values())
 
     def _take_back(self, queue: Queue) -> None:
         """Take lost jobs back and run schedules, in step with nobody."""
@@ -308,79 +305,17 @@ class Worker:
             log.warning("job.reclaimed", job=job.job_id, state=job.state)
         tick(queue)
 
-    def _stop_jobs(self, queue: Queue) -> None:
+    def _hand_back(self) -> None:
+        """Release what waits behind jobs that are longer than those before them were."""
+        for attempt in self._crew.withdraw():
+            self._reporter.put(attempt, Ending("stopped", reason="others may begin it sooner"))
+
+    def _stop_jobs(self) -> None:
         """Tell running jobs to end; hand back those that do not within the grace."""
         overdue = time.monotonic() - (self._stop_at or 0) > GRACE
         for attempt in self._attempts():
-            attempt.context.stop.set()
-            if overdue:
+            attempt.stop()
+            if overdue and not attempt.abandoned:
+                attempt.abandoned = True
                 log.warning("job.abandoned", job=attempt.job.id)
-                self._settle(queue, attempt, Ending("stopped", reason="the worker is stopping"))
-                self._forget(attempt)
-
-    # --- reports ---------------------------------------------------------------------------
-
-    def _report(self, queue: Queue) -> None:
-        """Tell the database how jobs ended; what it cannot hear now stays for later."""
-        with suppress(thread_queue.Empty):
-            while True:
-                self._unreported.append(self._ended.get_nowait())
-        done = [each for each in self._unreported if each[1].verdict == "done" and not each[1].jobs]
-        if len(done) > 1 and self._complete_many(queue, done):
-            self._unreported = [each for each in self._unreported if each not in done]
-        while self._unreported:
-            attempt, ending = self._unreported[0]
-            self._settle(queue, attempt, ending)
-            self._forget(attempt)
-            self._unreported.pop(0)
-
-    def _complete_many(self, queue: Queue, done: list[tuple[Attempt, Ending]]) -> bool:
-        try:
-            ended = queue.complete_many([(each.job, how.result or {}) for each, how in done])
-        except (InvalidArgument, DatabaseError):
-            return False  # one result cannot be stored: find it one by one
-        for attempt, _ in done:
-            if attempt.job.id in ended:
-                log.info("job.ended", job=attempt.job.id, state=ended[attempt.job.id])
-            else:
-                attempt.lose("another worker has it")
-            self._forget(attempt)
-        return True
-
-    def _settle(self, queue: Queue, attempt: Attempt, ending: Ending) -> None:
-        job = attempt.job
-        if attempt.lost and ending.verdict == "stopped":
-            return  # nothing to say, and nobody to say it to; a result is still worth a try
-        try:
-            if ending.verdict == "done":
-                try:
-                    self._complete(queue, job, ending)
-                    log.info("job.ended", job=job.id, state="succeeded")
-                except (InvalidArgument, DatabaseError, NotAllowed) as error:
-                    queue.fail(job, f"the result cannot be stored: {error}", outcome="fail")
-            elif ending.verdict == "cool_down" and ending.after is not None:
-                until = queue.cool_down(job, ending.after, ending.reason)
-                log.warning("agent.cooling_down", agent=job.agent, until=until.isoformat())
-            elif ending.verdict == "stopped":
-                queue.release(job, ending.reason)
-                log.info("job.released", job=job.id)
-            else:
-                state = queue.fail(
-                    job, ending.reason, outcome=ending.verdict, retry_in=ending.after
-                )
-                log.warning("job.ended", job=job.id, state=state, error=ending.reason)
-        except LeaseLost as error:
-            attempt.lose(str(error))
-        except (InvalidArgument, DatabaseError, NotAllowed):
-            log.exception("job.unreported", job=job.id)  # its lease will run out
-
-    def _complete(self, queue: Queue, job: ClaimedJob, ending: Ending) -> None:
-        """End the job and add the jobs that it asked for, all or nothing."""
-        with queue.connection.transaction() if ending.jobs else nullcontext():
-            if ending.jobs:
-                queue.enqueue_many(ending.jobs)
-            queue.complete(job, ending.result)
-
-    def _forget(self, attempt: Attempt) -> None:
-        with self._lock:
-            self._running.pop(attempt.job.token, None)
+                self._reporter.put(attempt, Ending("stopped", reason="the worker is stopping"))

@@ -1,11 +1,12 @@
 -- _take(lanes, limit, now) → ids of the most urgent jobs of these lanes, locked and out of ready.
 --
 -- Contract
---   * Merges the heads of the lanes without locking, then locks in that order and skips what
---     another session holds; looks further down only when that left it with too few.
+--   * Merges the heads of the lanes without locking, then locks their jobs in that order and skips
+--     what another session holds; looks further down only when that left it with too few.
+--   * Who deletes the row of ready has the job: a row that was gone already is no claim.
 --   * The dependency subquery guards the claim: no job is taken whose needs are not all met.
 --   * Jobs that have become pointless are left for reclaim() to cancel.
--- Locks     rows of job and ready, in this order, skip locked; no more than are returned.
+-- Locks     rows of job, skip locked; then those of ready, which nobody else can hold now.
 create or replace function moonmind_queue._take(p_lanes integer[], p_limit integer, p_now timestamptz)
 returns bigint[]
 language plpgsql
@@ -28,7 +29,7 @@ begin
             select head.*
             from unnest(p_lanes) as lane (id)
             cross join lateral (
-                select r.lane_id, r.rank, r.job_id
+                select r.ctid as place, r.rank, r.job_id
                 from ready r
                 where r.lane_id = lane.id
                 order by r.rank, r.job_id
@@ -38,9 +39,8 @@ begin
             limit v_depth
         ),
         locked as materialized (  -- a fence: the planner may not repeat a locking limit
-            select r.ctid
+            select heads.place
             from heads
-            join ready r on (r.lane_id, r.rank, r.job_id) = (heads.lane_id, heads.rank, heads.job_id)
             join job on job.id = heads.job_id
             where job.state = 'queued'
               and (job.expires_at is null or job.expires_at > p_now)
@@ -52,11 +52,11 @@ begin
               )
             order by heads.rank, heads.job_id
             limit p_limit - cardinality(v_taken)
-            for update of job, r skip locked
+            for update of job skip locked
         ),
         taken as (
             delete from ready
-            where ctid = any (array(select locked.ctid from locked))
+            where ctid = any (array(select locked.place from locked))
             returning ready.job_id
         )
         select (select count(*) from heads), coalesce(array_agg(job_id), '{}')

@@ -67,19 +67,16 @@ begin
     select max(timeout) into v_default from run_timeout having count(*) = 1;
 
     return query
-    with numbered as materialized (
-        select id, nextval('moonmind_queue.lease_token_seq') as token from unnest(v_ids) as id
-    ),
-    leased as (
+    with leased as (
         update job
         set state = case when p_start then 'running' else 'claimed' end,
             attempt = attempt + 1,
             started_at = case when p_start then coalesce(started_at, v_now) else started_at end,
             updated_at = v_now,
             event_seq = event_seq + case when p_start then 2 else 1 end
-        from numbered
-        where job.id = numbered.id
-        returning job.*, numbered.token, coalesce(timeout, case when v_default is not null then v_default else (
+        where id = any (v_ids)
+        returning job.*, nextval('moonmind_queue.lease_token_seq') as token,
+        coalesce(timeout, case when v_default is not null then v_default else (
             select run_timeout.timeout from run_timeout where run_timeout.kind in (job.kind, '*')
             order by run_timeout.kind = '*' limit 1
         ) end) as allowed

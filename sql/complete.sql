@@ -11,8 +11,10 @@ security definer
 set search_path = moonmind_queue, pg_temp
 as $$
 begin
-    perform _lock_lease(p_job_id, p_token);
-    perform complete_many(array[p_job_id], array[p_token], array[p_result]);
+    perform from complete_many(array[p_job_id], array[p_token], array[p_result]);
+    if not found then
+        perform _lock_lease(p_job_id, p_token);  -- raises, and knows why
+    end if;
 end;
 $$;
 

@@ -29,6 +29,7 @@ as $$
 declare
     v_now       constant timestamptz := _now();
     v_done      bigint[];
+    v_states    text[];  -- of these
     v_succeeded bigint[];
 begin
     if cardinality(p_job_ids) is distinct from cardinality(p_tokens)
@@ -48,7 +49,7 @@ begin
             select * from unnest(p_job_ids, p_tokens, p_results) as given (job_id, token, result)
             order by given.job_id
         ) as given
-        cross join lateral (
+        cross join lateral (  -- for update is a fence too: from what is given to its lease
             select lease.*
             from lease
             where lease.job_id = given.job_id and lease.token = given.token
@@ -68,7 +69,7 @@ begin
             event_seq = event_seq + 1
         from held
         where job.id = held.job_id
-        returning job.id, job.event_seq, job.result, held.worker, held.cancelled, held.cancel_reason
+        returning job.id, job.state, job.event_seq, job.result, held.worker, held.cancelled, held.cancel_reason
     ),
     logged as (
         insert into event (job_id, seq, at, type, level, message, worker, data)
@@ -78,7 +79,9 @@ begin
                coalesce(cancel_reason, ''), worker, nullif(result, '{}')
         from ended
     )
-    select array_agg(id order by id), array_agg(id) filter (where not cancelled) into v_done, v_succeeded from ended;
+    select array_agg(id order by id), array_agg(ended.state::text order by id), array_agg(id order by id) filter (where not cancelled)
+    into v_done, v_states, v_succeeded
+    from ended;
 
     if exists (select from dependency where needs_job_id = any (v_succeeded)) then
         perform _release_dependents(v_succeeded);
@@ -87,7 +90,7 @@ begin
         perform _fail_dependents(id) from unnest(v_done) as id where id <> all (coalesce(v_succeeded, '{}'));
     end if;
     perform _make_room();
-    return query select id, job.state::text from job where id = any (v_done) order by id;
+    return query select * from unnest(v_done, v_states);
 end;
 $$;
 

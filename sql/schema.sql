@@ -52,9 +52,7 @@ create table moonmind_queue.job (
     on_dependency_failure text not null default 'wait',
     rank         bigint      not null,
 
-    -- * stands for all agents and kinds where rules are made for them.
-    constraint job_agent_is_given check (agent ~ '^\S(.*\S)?$' and length(agent) <= 200 and agent <> '*'),
-    constraint job_kind_is_given check (kind ~ '^\S(.*\S)?$' and length(kind) <= 200 and kind <> '*'),
+    -- Every update of a row evaluates them all, so agent and kind are checked once, in lane.
     constraint job_name_is_short check (length(name) <= 500),
     constraint job_key_is_short check (key <> '' and length(key) <= 500),
     constraint job_payload_is_an_object check (jsonb_typeof(payload) = 'object'),
@@ -109,6 +107,9 @@ create table moonmind_queue.lane (
     capabilities    text[]  not null,
     repository      text    not null,
     concurrency_key text    not null,
+    -- * stands for all agents and kinds where rules are made for them.
+    constraint lane_agent_is_given check (agent ~ '^\S(.*\S)?$' and length(agent) <= 200 and agent <> '*'),
+    constraint lane_kind_is_given check (kind ~ '^\S(.*\S)?$' and length(kind) <= 200 and kind <> '*'),
     constraint lane_concurrency_key_is_short check (length(concurrency_key) <= 500)
 );
 
@@ -196,12 +197,13 @@ create table moonmind_queue.event (
     worker  text,
     data    jsonb,
     pos     bigint      not null default nextval('moonmind_queue.event_pos_seq'),
-    -- seq alone is unique in a job, for it is counted under the job's row lock; PostgreSQL wants
-    -- the column that partitions are made by in every key.
-    primary key (job_id, seq, at),
     constraint event_level_is_known check (level in ('debug', 'info', 'warn', 'error'))
 )
 partition by range (at);
+
+-- Unique, for seq is counted under the job's row lock; PostgreSQL could only see to it together with
+-- the column that partitions are made by, which would prove nothing and cost every insert.
+create index event_job_idx on moonmind_queue.event (job_id, seq);
 
 create index event_pos_idx on moonmind_queue.event (pos);
 

@@ -61,7 +61,7 @@ class MoonmindQueue:
     def work(self, dsn: str, options: speech.Options, note: Callable[[int], None]) -> None:
         """Run one worker with default settings but for its slots."""
         logs.setup(level=logging.ERROR)
-        worker = Worker(dsn, {"nothing": Nothing(note)}, name=f"w{options.index}", slots=100)
+        worker = Worker(dsn, {"nothing": Nothing(note)}, name=f"w{options.index}", slots=4)
         threading.Thread(target=lambda: (options.stop.wait(), worker.stop()), daemon=True).start()
         worker.run()
 

@@ -53,9 +53,7 @@ create table moonmind_queue.job (
     on_dependency_failure text not null default 'wait',
     rank         bigint      not null,
 
-    -- * stands for all agents and kinds where rules are made for them.
-    constraint job_agent_is_given check (agent ~ '^\S(.*\S)?$' and length(agent) <= 200 and agent <> '*'),
-    constraint job_kind_is_given check (kind ~ '^\S(.*\S)?$' and length(kind) <= 200 and kind <> '*'),
+    -- Every update of a row evaluates them all, so agent and kind are checked once, in lane.
     constraint job_name_is_short check (length(name) <= 500),
     constraint job_key_is_short check (key <> '' and length(key) <= 500),
     constraint job_payload_is_an_object check (jsonb_typeof(payload) = 'object'),
@@ -110,6 +108,9 @@ create table moonmind_queue.lane (
     capabilities    text[]  not null,
     repository      text    not null,
     concurrency_key text    not null,
+    -- * stands for all agents and kinds where rules are made for them.
+    constraint lane_agent_is_given check (agent ~ '^\S(.*\S)?$' and length(agent) <= 200 and agent <> '*'),
+    constraint lane_kind_is_given check (kind ~ '^\S(.*\S)?$' and length(kind) <= 200 and kind <> '*'),
     constraint lane_concurrency_key_is_short check (length(concurrency_key) <= 500)
 );
 
@@ -197,12 +198,13 @@ create table moonmind_queue.event (
     worker  text,
     data    jsonb,
     pos     bigint      not null default nextval('moonmind_queue.event_pos_seq'),
-    -- seq alone is unique in a job, for it is counted under the job's row lock; PostgreSQL wants
-    -- the column that partitions are made by in every key.
-    primary key (job_id, seq, at),
     constraint event_level_is_known check (level in ('debug', 'info', 'warn', 'error'))
 )
 partition by range (at);
+
+-- Unique, for seq is counted under the job's row lock; PostgreSQL could only see to it together with
+-- the column that partitions are made by, which would prove nothing and cost every insert.
+create index event_job_idx on moonmind_queue.event (job_id, seq);
 
 create index event_pos_idx on moonmind_queue.event (pos);
 
@@ -2361,11 +2363,12 @@ comment on function moonmind_queue._seal_artifact(bigint, text) is 'Check a comp
 -- _take(lanes, limit, now) → ids of the most urgent jobs of these lanes, locked and out of ready.
 --
 -- Contract
---   * Merges the heads of the lanes without locking, then locks in that order and skips what
---     another session holds; looks further down only when that left it with too few.
+--   * Merges the heads of the lanes without locking, then locks their jobs in that order and skips
+--     what another session holds; looks further down only when that left it with too few.
+--   * Who deletes the row of ready has the job: a row that was gone already is no claim.
 --   * The dependency subquery guards the claim: no job is taken whose needs are not all met.
 --   * Jobs that have become pointless are left for reclaim() to cancel.
--- Locks     rows of job and ready, in this order, skip locked; no more than are returned.
+-- Locks     rows of job, skip locked; then those of ready, which nobody else can hold now.
 create or replace function moonmind_queue._take(p_lanes integer[], p_limit integer, p_now timestamptz)
 returns bigint[]
 language plpgsql
@@ -2388,7 +2391,7 @@ begin
             select head.*
             from unnest(p_lanes) as lane (id)
             cross join lateral (
-                select r.lane_id, r.rank, r.job_id
+                select r.ctid as place, r.rank, r.job_id
                 from ready r
                 where r.lane_id = lane.id
                 order by r.rank, r.job_id
@@ -2398,9 +2401,8 @@ begin
             limit v_depth
         ),
         locked as materialized (  -- a fence: the planner may not repeat a locking limit
-            select r.ctid
+            select heads.place
             from heads
-            join ready r on (r.lane_id, r.rank, r.job_id) = (heads.lane_id, heads.rank, heads.job_id)
             join job on job.id = heads.job_id
             where job.state = 'queued'
               and (job.expires_at is null or job.expires_at > p_now)
@@ -2412,11 +2414,11 @@ begin
               )
             order by heads.rank, heads.job_id
             limit p_limit - cardinality(v_taken)
-            for update of job, r skip locked
+            for update of job skip locked
         ),
         taken as (
             delete from ready
-            where ctid = any (array(select locked.ctid from locked))
+            where ctid = any (array(select locked.place from locked))
             returning ready.job_id
         )
         select (select count(*) from heads), coalesce(array_agg(job_id), '{}')
@@ -2966,19 +2968,16 @@ begin
     select max(timeout) into v_default from run_timeout having count(*) = 1;
 
     return query
-    with numbered as materialized (
-        select id, nextval('moonmind_queue.lease_token_seq') as token from unnest(v_ids) as id
-    ),
-    leased as (
+    with leased as (
         update job
         set state = case when p_start then 'running' else 'claimed' end,
             attempt = attempt + 1,
             started_at = case when p_start then coalesce(started_at, v_now) else started_at end,
             updated_at = v_now,
             event_seq = event_seq + case when p_start then 2 else 1 end
-        from numbered
-        where job.id = numbered.id
-        returning job.*, numbered.token, coalesce(timeout, case when v_default is not null then v_default else (
+        where id = any (v_ids)
+        returning job.*, nextval('moonmind_queue.lease_token_seq') as token,
+        coalesce(timeout, case when v_default is not null then v_default else (
             select run_timeout.timeout from run_timeout where run_timeout.kind in (job.kind, '*')
             order by run_timeout.kind = '*' limit 1
         ) end) as allowed
@@ -3022,8 +3021,10 @@ security definer
 set search_path = moonmind_queue, pg_temp
 as $$
 begin
-    perform _lock_lease(p_job_id, p_token);
-    perform complete_many(array[p_job_id], array[p_token], array[p_result]);
+    perform from complete_many(array[p_job_id], array[p_token], array[p_result]);
+    if not found then
+        perform _lock_lease(p_job_id, p_token);  -- raises, and knows why
+    end if;
 end;
 $$;
 
@@ -3061,6 +3062,7 @@ as $$
 declare
     v_now       constant timestamptz := _now();
     v_done      bigint[];
+    v_states    text[];  -- of these
     v_succeeded bigint[];
 begin
     if cardinality(p_job_ids) is distinct from cardinality(p_tokens)
@@ -3080,7 +3082,7 @@ begin
             select * from unnest(p_job_ids, p_tokens, p_results) as given (job_id, token, result)
             order by given.job_id
         ) as given
-        cross join lateral (
+        cross join lateral (  -- for update is a fence too: from what is given to its lease
             select lease.*
             from lease
             where lease.job_id = given.job_id and lease.token = given.token
@@ -3100,7 +3102,7 @@ begin
             event_seq = event_seq + 1
         from held
         where job.id = held.job_id
-        returning job.id, job.event_seq, job.result, held.worker, held.cancelled, held.cancel_reason
+        returning job.id, job.state, job.event_seq, job.result, held.worker, held.cancelled, held.cancel_reason
     ),
     logged as (
         insert into event (job_id, seq, at, type, level, message, worker, data)
@@ -3110,7 +3112,9 @@ begin
                coalesce(cancel_reason, ''), worker, nullif(result, '{}')
         from ended
     )
-    select array_agg(id order by id), array_agg(id) filter (where not cancelled) into v_done, v_succeeded from ended;
+    select array_agg(id order by id), array_agg(ended.state::text order by id), array_agg(id order by id) filter (where not cancelled)
+    into v_done, v_states, v_succeeded
+    from ended;
 
     if exists (select from dependency where needs_job_id = any (v_succeeded)) then
         perform _release_dependents(v_succeeded);
@@ -3119,7 +3123,7 @@ begin
         perform _fail_dependents(id) from unnest(v_done) as id where id <> all (coalesce(v_succeeded, '{}'));
     end if;
     perform _make_room();
-    return query select id, job.state::text from job where id = any (v_done) order by id;
+    return query select * from unnest(v_done, v_states);
 end;
 $$;
 

@@ -90,7 +90,7 @@ BAD = [
     ({"name": ""}, "schedule_name_is_one_word"),
     ({"name": "x" * 201}, "schedule_name_is_one_word"),
     ({"job": {}}, "kind"),
-    ({"job": {"kind": " "}}, "job_kind_is_given"),
+    ({"job": {"kind": " "}}, "lane_kind_is_given"),
     ({"job": {"kind": "k", "colour": "red"}}, "unknown name colour"),
     ({"job": {"kind": "k", "max_attempts": 0}}, "job_max_attempts_is_positive"),
     ({"job": {"kind": "k", "priority": "high"}}, "invalid input syntax"),

@@ -131,7 +131,7 @@ def test_a_broken_schedule_harms_neither_worker_nor_others(
     errors = {each.name: each.error for each in produce.schedules()}
     assert "bad minute" in errors["bad-cron"]
     assert "Mars/Olympus" in errors["bad-zone"]
-    assert "job_kind_is_given" in errors["bad-job"]
+    assert "lane_kind_is_given" in errors["bad-job"]
     assert errors["good"] is None
     assert produce.next_due()[0] > timedelta(0)  # nothing keeps workers awake
     job = produce.enqueue("noop")

@@ -1,0 +1,114 @@
+"""The threads that run jobs: as many at once as a worker has slots; what was claimed ahead waits.
+
+Claiming ahead pays where jobs are short: the database is asked once for many. How far is measured
+and not set, as many as are done within ``AHEAD``: so a worker of long jobs holds none that it does
+not run, and one of short jobs keeps them from nobody for longer than that.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from contextvars import Context
+from queue import Empty, SimpleQueue
+
+from moonmind_queue._attempt import Attempt, Ending
+from moonmind_queue.executors import Executor
+
+AHEAD = 0.1  # seconds of work that may wait here
+MOST = 1000  # jobs that may wait here
+OVERDUE = 1.0  # seconds that every thread is at its job until what waits goes back
+MEMORY = 1000  # jobs of which the older half is forgotten
+
+
+class Crew:
+    """Runs attempts in the order in which they come.
+
+    On the thread that ran it, ``ended`` hears how an attempt ended, and ``hungry`` is called when
+    there is room for more.
+    """
+
+    def __init__(
+        self,
+        slots: int,
+        executors: Mapping[str, Executor],
+        *,
+        ended: Callable[[Attempt, Ending], None],
+        hungry: Callable[[], None],
+    ) -> None:
+        self._slots, self._executors = slots, executors
+        self._ended, self._hungry = ended, hungry
+        self._waiting: SimpleQueue[Attempt] = SimpleQueue()
+        self._began: dict[int, float] = {}  # thread → when the job that it runs began
+        self._threads = 0
+        self._ahead = 0  # how many jobs may wait
+        self._lock = threading.Lock()
+        self._open = 0  # jobs that wait or run
+        self._number, self._seconds = 0, 0.0  # of jobs that ended, and what they took
+
+    @property
+    def idle(self) -> bool:
+        """Whether every job would begin at once that fits into :meth:`room`."""
+        return self._ahead == 0
+
+    def room(self) -> int:
+        """Return how many more jobs are wanted; 0 while enough of them wait."""
+        self._ahead = min(self._affordable(), self._ahead)
+        room = self._slots + self._ahead - self._open
+        return room if room > self._ahead // 2 else 0
+
+    def add(self, attempts: Sequence[Attempt]) -> None:
+        """Run attempts as threads get free."""
+        with self._lock:
+            self._open += len(attempts)
+            missing = min(self._slots, self._open) - self._threads
+        for attempt in attempts:
+            self._waiting.put(attempt)
+        for _ in range(missing):
+            self._threads += 1
+            # A daemon: an executor that ignores `stop` must not keep a stopped worker alive.
+            threading.Thread(target=self._work, name=f"jobs-{self._threads}", daemon=True).start()
+        # Twice as many each time: the first short job is no proof that all are.
+        self._ahead = min(self._affordable(), max(2 * self._ahead, self._slots))
+
+    def withdraw(self) -> list[Attempt]:
+        """Take back the jobs that wait, where every thread is at its own for too long."""
+        late = time.monotonic() - OVERDUE
+        taken: list[Attempt] = []
+        began = list(self._began.values())
+        if len(began) == self._slots and max(began) < late:
+            with suppress(Empty):
+                while True:
+                    taken.append(self._waiting.get_nowait())
+            with self._lock:
+                self._open -= len(taken)
+        return taken
+
+    def _affordable(self) -> int:
+        number, seconds = self._number, self._seconds
+        if not number:
+            return 0
+        now = time.monotonic()
+        for running in [now - began for began in list(self._began.values())]:
+            if running > seconds / number:  # those now are longer than those before
+                number, seconds = number + 1, seconds + running
+        return min(int(self._slots * AHEAD * number / max(seconds, 1e-6)), MOST)
+
+    def _work(self) -> None:
+        this = threading.get_ident()
+        while True:
+            attempt = self._waiting.get()
+            self._began[this] = began = time.monotonic()
+            # What an executor binds to the context of its thread is not the next job's.
+            ending = Context().run(attempt.run, self._executors[attempt.job.kind])
+            took = time.monotonic() - began
+            del self._began[this]
+            with self._lock:
+                self._open -= 1
+                self._number += 1
+                self._seconds += took
+                if self._number > MEMORY:
+                    self._number, self._seconds = self._number // 2, self._seconds / 2
+            self._ended(attempt, ending)
+            if self._open < self._slots + self._ahead - self._ahead // 2:
+                self._hungry()
