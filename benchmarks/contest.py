@@ -28,18 +28,27 @@ class ContestantError(Exception):
 
 @dataclass(frozen=True)
 class Contestant:
-    """One queue, or a bare loop. ``packages`` are pinned; none: it runs in our environment."""
+    """One queue, or a bare loop. ``packages`` are pinned; none: it runs in our environment.
+
+    ``kind`` is ``ours``, ``bare`` for a limit, or a peer's language: ``python`` or ``node``.
+    """
 
     name: str
     program: str
     packages: tuple[str, ...] = ()
+    kind: str = "python"
 
     @classmethod
     def all(cls) -> "dict[str, Contestant]":
         """Return every contestant by name, ours first."""
         listed = tomllib.loads((HERE / "contestants.toml").read_text())
         return {
-            name: cls(name, entry["program"], tuple(entry.get("packages", ())))
+            name: cls(
+                name,
+                entry["program"],
+                tuple(entry.get("packages", ())),
+                entry.get("kind", "node" if entry["program"].endswith(".mjs") else "python"),
+            )
             for name, entry in listed.items()
         }
 
