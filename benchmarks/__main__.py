@@ -15,16 +15,13 @@ from typing import Any
 
 import click
 
-from benchmarks import report
+from benchmarks import plots, report
 from benchmarks.arena import STORAGES, Arena
 from benchmarks.contest import Contestant, ContestantError
-from benchmarks.plots import PlotsError
 from benchmarks.works import Trial, Work, drain, enqueue, horizon, pickup
 
 WORKS = {work.name: work for module in (enqueue, drain, pickup, horizon) for work in module.WORKS}
-QUICK_WORKS = ("W1a", "W1b", "W2-1", "W3")
-QUICK_PEERS = ("moonmind-queue", "pgqueuer", "graphile-worker", "bare")  # the quickest of each kind
-WHOLE, QUICK = (3, 1.0), (1, 0.1)  # repetitions and scale
+RESULTS = Path(__file__).parent / "results"
 
 
 def names(known: Any, quick: tuple[str, ...]) -> Any:
@@ -44,6 +41,11 @@ def names(known: Any, quick: tuple[str, ...]) -> Any:
         return [name for name in known if named(name, wanted)]
 
     return check
+
+
+QUICK_WORKS = ("W1a", "W1b", "W2-1", "W3")
+QUICK_PEERS = ("moonmind-queue", "pgqueuer", "graphile-worker", "bare")  # the quickest of each kind
+WHOLE, QUICK = (3, 1.0), (1, 0.1)  # repetitions and scale
 
 
 @click.command()
@@ -111,7 +113,8 @@ def main(
             "left_out": left_out,
             "results": results,
         }
-    publish(record, output or (report.LATEST if record["full"] else report.PARTIAL))
+    # Git ignores partial.json, and a glance never replaces the whole.
+    publish(record, output or RESULTS / (report.LATEST if record["full"] else "partial.json"))
     say(f"took {record['seconds']} s")
 
 
@@ -139,7 +142,7 @@ def publish(record: dict[str, Any], path: Path) -> None:
     path.write_text(json.dumps(record, indent=1) + "\n")
     try:
         report.write(path)
-    except PlotsError as error:
+    except plots.PlotsError as error:
         say(str(error))
     report.show(path)
 

@@ -30,7 +30,7 @@ class ContestantError(Exception):
 class Contestant:
     """One queue, or a bare loop. ``packages`` are pinned; none: it runs in our environment.
 
-    ``kind`` is ``ours``, ``bare`` for a limit, or a peer's language: ``python`` or ``node``.
+    ``kind`` is ``ours``, ``bare`` for a limit, or for a peer the language of its program.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Contestant:
                 name,
                 entry["program"],
                 tuple(entry.get("packages", ())),
-                entry.get("kind", "node" if entry["program"].endswith(".mjs") else "python"),
+                entry.get("kind") or _kind(entry),
             )
             for name, entry in listed.items()
         }
@@ -166,6 +166,12 @@ class Program:
         for line in self._process.stdout:
             self._said.put(json.loads(line))
         self._said.put(None)
+
+
+def _kind(entry: dict[str, Any]) -> str:
+    if "packages" not in entry:
+        return "bare"
+    return "node" if entry["program"].endswith(".mjs") else "python"
 
 
 def _run(*command: str, cwd: Path | None = None) -> None:

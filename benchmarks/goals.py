@@ -35,7 +35,7 @@ class Best:
 
 PEERS = Best("the best peer", (PYTHON, NODE))
 PYTHON_PEERS = Best("the best Python peer", (PYTHON,))
-LIMIT = Best("the bare limit", (BARE,))
+LIMIT = Best("the bare loop", (BARE,))  # through the same driver, as Python's queues are
 
 
 @dataclass(frozen=True)
@@ -97,17 +97,20 @@ class Verdict:
     against: str = ""
 
 
-MEMORY = ("disk", "tmpfs")  # where works run that 1 ms a flush would only slow down
+QUICK_FLUSH = ("disk", "tmpfs")  # for works that 1 ms a flush would only slow down
 
 
 def _w2(work: str) -> Iterator[Goal]:
     yield Goal(work, "jobs_per_second", at_least=1.0, of=PEERS)
     yield Goal(work, "jobs_per_second", at_least=2.5, of=PYTHON_PEERS)
     yield Goal(work, "jobs_per_second", at_least=0.5, of=LIMIT)
+    clients = f"jobs_per_second_{work.removeprefix('W2-')}"
+    pgbench = Best("pgbench in batches of 500", (BARE,), "BARE-claim-500", clients)
+    yield Goal(work, "jobs_per_second", at_least=0.5, of=pgbench)
 
 
 def _w8(work: str) -> Iterator[Goal]:
-    storages = MEMORY if work == "W8-large" else tuple(STORAGES)
+    storages = QUICK_FLUSH if work == "W8-large" else tuple(STORAGES)
     for way in ("in", "out"):
         yield Goal(work, f"{way}_ratio_to_copy", at_least=0.7, storages=storages)
         yield Goal(work, f"{way}_memory_growth_mib", at_most=32, unit="MiB", storages=storages)
@@ -134,23 +137,23 @@ GOALS: tuple[Goal, ...] = (
     *_w2("W2-4"),
     Goal("W3", "p50_ms", at_most=0.75, of=PEERS),
     Goal("W3", "p99_ms", at_most=0.75, of=PEERS),
-    Goal("W4", "ratio", at_least=0.95, storages=MEMORY),
-    Goal("W5", "ratio", at_least=0.9, storages=MEMORY),
-    Goal("W5", "last_jobs_per_second", at_least=2.0, of=PEERS, storages=MEMORY),
+    Goal("W4", "ratio", at_least=0.95, storages=QUICK_FLUSH),
+    Goal("W5", "ratio", at_least=0.9, storages=QUICK_FLUSH),
+    Goal("W5", "last_jobs_per_second", at_least=2.0, of=PEERS, storages=QUICK_FLUSH),
     # Ours alone: what peers do not have, or do not say.
     Goal("W6", "seed_100k_edges_s", at_most=10, unit="s"),
     Goal("W6", "unblock_p50_ms", at_most=5, unit="ms"),
     Goal("W6", "fan_out_us_per_job_growth", at_most=1.2),
     Goal("W6", "fan_in_us_per_job_growth", at_most=1.2),
-    Goal("W7", "p50_ms", at_most=20, unit="ms", storages=MEMORY),
-    Goal("W7", "hot_share", at_least=0.95, storages=MEMORY),
-    Goal("W7", "wal_bytes_per_renewal", at_most=200, unit="B", storages=MEMORY),
+    Goal("W7", "p50_ms", at_most=20, unit="ms", storages=QUICK_FLUSH),
+    Goal("W7", "hot_share", at_least=0.95, storages=QUICK_FLUSH),
+    Goal("W7", "wal_bytes_per_renewal", at_most=200, unit="B", storages=QUICK_FLUSH),
     Goal(
         "W7",
         "index_kib_after",
         at_most=1.1,
         of=Best("what it was", (OURS,), figure="index_kib_before"),
-        storages=MEMORY,
+        storages=QUICK_FLUSH,
     ),
     *_w8("W8-small"),
     *_w8("W8-large"),

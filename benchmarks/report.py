@@ -14,9 +14,7 @@ from rich.markdown import Markdown
 from benchmarks import plots, tables
 from benchmarks.record import Record, RecordError
 
-RESULTS = Path(__file__).parent / "results"
-LATEST = RESULTS / "latest.json"  # of everything; what documents show
-PARTIAL = RESULTS / "partial.json"  # of anything less; git ignores it
+LATEST = "latest.json"  # the record of everything, whose plots the documents show
 
 
 def write(path: Path) -> list[Path]:
@@ -28,7 +26,7 @@ def write(path: Path) -> list[Path]:
     record = Record.read(path)
     table = path.with_suffix(".md")
     table.write_text(tables.render(record))
-    prefix = "" if path.name == LATEST.name else f"{path.stem}."
+    prefix = "" if path.name == LATEST else f"{path.stem}."
     return [table, *plots.write(record, path.parent, prefix)]
 
 
@@ -38,7 +36,7 @@ def show(path: Path) -> None:
 
 
 @click.command()
-@click.argument("record", type=click.Path(path_type=Path), default=LATEST)
+@click.argument("record", type=click.Path(path_type=Path))
 def main(record: Path) -> None:
     """Make the table and the plots of a RECORD again."""
     try:

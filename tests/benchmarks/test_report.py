@@ -167,12 +167,11 @@ def test_every_work_has_a_goal():
 
 def test_one_contestant_is_ours_and_limits_are_no_peers():
     """Who runs in our own environment has no packages of its own and is no peer."""
-    kinds = {each.name: each.kind for each in Contestant.all().values()}
-    at_home = {each.kind for each in Contestant.all().values() if not each.packages}
+    contestants = Contestant.all().values()
 
-    assert [name for name, kind in kinds.items() if kind == "ours"] == ["moonmind-queue"]
-    assert set(kinds.values()) <= set(KINDS.values())
-    assert at_home <= {"ours", "bare"}
+    assert [each.name for each in contestants if each.kind == "ours"] == ["moonmind-queue"]
+    assert {each.kind for each in contestants} <= set(KINDS.values())
+    assert all(each.kind in ("ours", "bare") for each in contestants if not each.packages)
 
 
 # --- files and plots -----------------------------------------------------------------------------
