@@ -107,7 +107,7 @@ def main(
             "scale": scale,
             "repetitions": repeat,
             **arena.describe(),
-            "works": {name: WORKS[name].describe() for name in works},
+            "works": {name: about(WORKS[name]) for name in works},
             "storages": storages,
             "contestants": {each.name: each.kind for each in contestants},
             "left_out": left_out,
@@ -121,6 +121,11 @@ def main(
 def is_whole(works: list[str], peers: list[str], storages: list[str]) -> bool:
     """Whether nothing was left out but peers that could not be installed, which are named."""
     return [works, peers, storages] == [list(WORKS), list(Contestant.all()), list(STORAGES)]
+
+
+def about(work: Work) -> dict[str, str | bool]:
+    """Return what a reader of a work's figures must know."""
+    return {"title": work.title, "unit": work.unit, "ours_only": work.ours_only}
 
 
 def prepare(peers: list[str]) -> tuple[list[Contestant], dict[str, str]]:

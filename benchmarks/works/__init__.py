@@ -33,7 +33,3 @@ class Work:
     measure: Callable[[Trial], Figures]
     storages: tuple[str, ...] = ("disk", "tmpfs", "flush")
     ours_only: bool = False
-
-    def describe(self) -> dict[str, str | bool]:
-        """Return what a reader of its figures must know."""
-        return {"title": self.title, "unit": self.unit, "ours_only": self.ours_only}
