@@ -42,8 +42,7 @@ LIMIT = Best("the bare loop", (BARE,))  # through the same driver, as Python's q
 class Goal:
     """A bound, from below or from above, on one figure of ours.
 
-    With ``of`` the bound is a multiple of that, without it is the figure's own; ``unit`` is only
-    for the reader.
+    With ``of`` the bound is a multiple of that, without it is the figure's own.
     """
 
     work: str
@@ -51,15 +50,14 @@ class Goal:
     at_least: float | None = None
     at_most: float | None = None
     of: Best | None = None
-    unit: str = ""
     storages: tuple[str, ...] = tuple(STORAGES)
 
     @property
     def words(self) -> str:
         """The goal for a reader: ``p50 ms ≤ 0.75 × the best peer``."""
         sign, bound = ("≥", self.at_least) if self.at_least is not None else ("≤", self.at_most)
-        unit = f" × {self.of.words}" if self.of else f" {self.unit}".rstrip()
-        return f"{spoken(self.figure)} {sign} {bound:g}{unit}"
+        times = f" × {self.of.words}" if self.of else ""
+        return f"{spoken(self.figure)} {sign} {bound:g}{times}"
 
     def verdict(self, record: Record, storage: str) -> "Verdict":
         """Hold it against what a run measured on one storage."""
@@ -113,12 +111,12 @@ def _w8(work: str) -> Iterator[Goal]:
     storages = QUICK_FLUSH if work == "W8-large" else tuple(STORAGES)
     for way in ("in", "out"):
         yield Goal(work, f"{way}_ratio_to_copy", at_least=0.7, storages=storages)
-        yield Goal(work, f"{way}_memory_growth_mib", at_most=32, unit="MiB", storages=storages)
+        yield Goal(work, f"{way}_memory_growth_mib", at_most=32, storages=storages)
 
 
 def _w10(work: str) -> Iterator[Goal]:
     yield Goal(work, "statements_per_worker_and_poll", at_most=1, storages=("tmpfs",))
-    yield Goal(work, "server_cpu_percent", at_most=2, unit="%", storages=("tmpfs",))
+    yield Goal(work, "server_cpu_percent", at_most=2, storages=("tmpfs",))
 
 
 GOALS: tuple[Goal, ...] = (
@@ -141,13 +139,13 @@ GOALS: tuple[Goal, ...] = (
     Goal("W5", "ratio", at_least=0.9, storages=QUICK_FLUSH),
     Goal("W5", "last_jobs_per_second", at_least=2.0, of=PEERS, storages=QUICK_FLUSH),
     # Ours alone: what peers do not have, or do not say.
-    Goal("W6", "seed_100k_edges_s", at_most=10, unit="s"),
-    Goal("W6", "unblock_p50_ms", at_most=5, unit="ms"),
+    Goal("W6", "seed_100k_edges_s", at_most=10),
+    Goal("W6", "unblock_p50_ms", at_most=5),
     Goal("W6", "fan_out_us_per_job_growth", at_most=1.2),
     Goal("W6", "fan_in_us_per_job_growth", at_most=1.2),
-    Goal("W7", "p50_ms", at_most=20, unit="ms", storages=QUICK_FLUSH),
+    Goal("W7", "p50_ms", at_most=20, storages=QUICK_FLUSH),
     Goal("W7", "hot_share", at_least=0.95, storages=QUICK_FLUSH),
-    Goal("W7", "wal_bytes_per_renewal", at_most=200, unit="B", storages=QUICK_FLUSH),
+    Goal("W7", "wal_bytes_per_renewal", at_most=200, storages=QUICK_FLUSH),
     Goal(
         "W7",
         "index_kib_after",
@@ -157,12 +155,12 @@ GOALS: tuple[Goal, ...] = (
     ),
     *_w8("W8-small"),
     *_w8("W8-large"),
-    Goal("W9", "p95_ms", at_most=500, unit="ms"),
+    Goal("W9", "p95_ms", at_most=500),
     Goal("W9", "rows_of_20000_lines", at_most=2000),
     *_w10("W10-listen"),
     *_w10("W10-poll"),
-    Goal("W11", "help_seconds", at_most=0.4, unit="s", storages=("tmpfs",)),
-    Goal("W11", "codex_worker_to_first_claim_seconds", at_most=1, unit="s", storages=("tmpfs",)),
-    Goal("W11", "import_seconds", at_most=0.2, unit="s", storages=("tmpfs",)),
+    Goal("W11", "help_seconds", at_most=0.4, storages=("tmpfs",)),
+    Goal("W11", "codex_worker_to_first_claim_seconds", at_most=1, storages=("tmpfs",)),
+    Goal("W11", "import_seconds", at_most=0.2, storages=("tmpfs",)),
     Goal("W11", "import_loads_sqlalchemy", at_most=0, storages=("tmpfs",)),
 )

@@ -7,6 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+SPELLED = {
+    "wal": "WAL",
+    "cpu": "CPU",
+    "us": "µs",
+    "kib": "KiB",
+    "mib": "MiB",
+    "mb": "MB",
+    "copy": "COPY",
+    "notify": "NOTIFY",
+    "sqlalchemy": "SQLAlchemy",
+}
 OURS, BARE, PYTHON, NODE = "ours", "bare", "python", "node"  # what a contestant is
 
 
@@ -34,7 +45,7 @@ class Failure(NamedTuple):
 
 def spoken(figure: str) -> str:
     """Return a figure's name for a reader: WAL bytes per job."""
-    return figure.replace("_", " ").replace("wal ", "WAL ")
+    return " ".join(SPELLED.get(word, word) for word in figure.split("_"))
 
 
 class Record:

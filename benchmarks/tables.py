@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from benchmarks.goals import GOALS, Goal, Outcome
-from benchmarks.record import Record, Spread, spoken
+from benchmarks.record import NODE, PYTHON, Record, Spread, spoken
 
 NOTHING = "–"  # it was not tried
 LONGEST_REASON = 300  # characters of an error: its program may have printed a page
@@ -72,7 +72,8 @@ def _goals(record: Record) -> Iterator[str]:
     ]
     cells = [cell for row in rows for cell in row]
     counts = [f"{sum(cell.startswith(each) for cell in cells)} {each}" for each in Outcome]
-    yield f"{', '.join(counts)}. The best peer and the limit are those of the same storage."
+    peers = ", ".join(record.of(PYTHON, NODE)) or "nobody"
+    yield f"{', '.join(counts)}. The best peer is that on the same storage, of {peers}."
     yield table(["work", "to reach", *record.storages], rows)
 
 
@@ -82,8 +83,8 @@ def _verdict(goal: Goal, record: Record, storage: str) -> str:
     verdict = goal.verdict(record, storage)
     if verdict.value is None:
         return verdict.outcome
-    measure = f"× {verdict.against}" if verdict.against else goal.unit
-    return f"{verdict.outcome}: {number(verdict.value)} {measure}".rstrip()
+    times = f" × {verdict.against}" if verdict.against else ""
+    return f"{verdict.outcome}: {number(verdict.value)}{times}"
 
 
 def _work(record: Record, work: str) -> Iterator[str]:
