@@ -20,8 +20,8 @@ prove: .venv/ok ## Try 20,000 new sequences of calls against the model, and the 
 bench: .venv/ok ## Measure us, our peers and the bare limit: two hours; WORK=W2-1 PEER=pgqueuer for a cell
 	@$(python) -m benchmarks --work "$(WORK)" --peer "$(PEER)" $(args)
 
-bench-quick: .venv/ok ## A quick look at the same, under three minutes
-	@$(python) -m benchmarks --work "$(WORK)" --peer "$(PEER)" --storage tmpfs --repeat 1 --scale 0.1 $(args)
+bench-quick: .venv/ok ## A quick look at us, the quickest peers and the limit, under three minutes
+	@$(python) -m benchmarks --quick --work "$(WORK)" --peer "$(PEER)" $(args)
 
 demo: .venv/ok ## Show the queue at work, with a stand-in model; CODEX=real uses your Codex login
 	@$(python) tools/demo.py

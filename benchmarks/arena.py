@@ -7,6 +7,7 @@ lets many clients connect are PostgreSQL's defaults.
 import itertools
 import os
 import platform
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ STORAGES = {
     "flush": "memory, 1 ms a flush: an ordinary cloud disk",
 }
 MEMORY = Path("/dev/shm")  # noqa: S108 - the point of it
+ROOM = 2 * 2**30  # bytes that must be free there; in containers there are often 64 MiB in all
 SETTINGS = {"shared_buffers": "1GB", "max_connections": 400}
 
 
@@ -46,6 +48,20 @@ class Arena:
         for server in self._servers.values():
             server.stop()
         self._folder.cleanup()
+
+    def lacks(self, storage: str) -> str | None:
+        """Return why there can be no server on this storage, and the way out; None if there can."""
+        if storage == "disk":
+            return None
+        free = shutil.disk_usage(MEMORY).free if MEMORY.is_dir() else 0
+        if free < ROOM:
+            return (
+                f"{MEMORY} has {free / 2**20:.0f} MiB free and {ROOM / 2**20:.0f} are needed:"
+                f" mount -o remount,size=8G {MEMORY}, or docker run --shm-size=8g"
+            )
+        if storage == "flush" and not shutil.which("cc"):
+            return "there is no C compiler for slow_flush.c: on Debian, apt-get install gcc"
+        return None
 
     def server(self, storage: str) -> LocalPostgres:
         """Return the server on this storage."""
@@ -101,9 +117,10 @@ class Arena:
         with psycopg.connect(dsn) as session:
             return dict(
                 session.execute(
-                    "select name, setting || coalesce(unit, '') from pg_settings"
+                    "select name, current_setting(name) from pg_settings"
                     " where name in ('fsync', 'synchronous_commit', 'full_page_writes')"
                     " or source = 'command line' and name !~ 'port|address|director|file'"
+                    " order by name"
                 ).fetchall()
             )
 

@@ -28,18 +28,27 @@ class ContestantError(Exception):
 
 @dataclass(frozen=True)
 class Contestant:
-    """One queue, or a bare loop. ``packages`` are pinned; none: it runs in our environment."""
+    """One queue, or a bare loop. ``packages`` are pinned; none: it runs in our environment.
+
+    ``kind`` is ``ours``, ``bare`` for a limit, or for a peer the language of its program.
+    """
 
     name: str
     program: str
     packages: tuple[str, ...] = ()
+    kind: str = "python"
 
     @classmethod
     def all(cls) -> "dict[str, Contestant]":
         """Return every contestant by name, ours first."""
         listed = tomllib.loads((HERE / "contestants.toml").read_text())
         return {
-            name: cls(name, entry["program"], tuple(entry.get("packages", ())))
+            name: cls(
+                name,
+                entry["program"],
+                tuple(entry.get("packages", ())),
+                entry.get("kind") or _kind(entry),
+            )
             for name, entry in listed.items()
         }
 
@@ -157,6 +166,12 @@ class Program:
         for line in self._process.stdout:
             self._said.put(json.loads(line))
         self._said.put(None)
+
+
+def _kind(entry: dict[str, Any]) -> str:
+    if "packages" not in entry:
+        return "bare"
+    return "node" if entry["program"].endswith(".mjs") else "python"
 
 
 def _run(*command: str, cwd: Path | None = None) -> None:
