@@ -12,14 +12,16 @@ const logger = new Logger(() => (level, message) => {
 });
 
 const SETTINGS = {
-  // Those of the record on its page about performance: one fetch and one delete for 500 jobs.
+  // Those of the record on its page about performance, but a local queue of 5,000 instead of 500:
+  // each fetch walks the index entries of the jobs deleted before, so few large ones cost half.
   drain: {
     concurrentJobs: 24,
     maxPoolSize: 25,
-    localQueue: { size: 500 },
+    localQueue: { size: 5000 },
     completeJobBatchDelay: 0,
     failJobBatchDelay: 0,
   },
+  // No local queue, as the page advises where a job must start at once: it was slower by half.
   pickup: { concurrentJobs: 1 },
 };
 

