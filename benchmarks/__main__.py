@@ -18,9 +18,10 @@ import click
 from benchmarks import plots, report
 from benchmarks.arena import STORAGES, Arena
 from benchmarks.contest import Contestant, ContestantError
-from benchmarks.works import Trial, Work, drain, enqueue, horizon, pickup
+from benchmarks.works import Trial, Work, bare, drain, enqueue, horizon, pickup
 
-WORKS = {work.name: work for module in (enqueue, drain, pickup, horizon) for work in module.WORKS}
+MODULES = (enqueue, drain, pickup, horizon, bare)
+WORKS = {work.name: work for module in MODULES for work in module.WORKS}
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -158,7 +159,7 @@ def measure(
     """Return every repetition; one after the other each contestant has its turn."""
     results = []
     for repetition in range(repeat):
-        for contestant in contestants:
+        for contestant in filter(work.concerns, contestants):
             trial = Trial(arena, contestant, storage, scale)
             before = time.monotonic()
             result: dict[str, Any] = {

@@ -5,6 +5,7 @@
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -60,29 +61,26 @@ class Contestant:
 
     def prepare(self) -> None:
         """Install its packages, once."""
-        if not self.packages or (self.folder / "ok").exists():
+        if not self.packages:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.program.endswith(".mjs"):
-            (self.folder / "package.json").write_text('{"private": true}')
             # Node looks for packages beside the program that names them.
             for program in PROGRAMS.glob("*.mjs"):
-                (self.folder / program.name).unlink(missing_ok=True)
-                (self.folder / program.name).write_text(program.read_text())
-            _run(
-                "npm",
-                "install",
-                "--no-audit",
-                "--no-fund",
-                "--silent",
-                *self.packages,
-                cwd=self.folder,
-            )
+                shutil.copy(program, self.folder)
+        if not (self.folder / "ok").exists():
+            self._install_packages()
+            (self.folder / "ok").touch()
+
+    def _install_packages(self) -> None:
+        if self.program.endswith(".mjs"):
+            (self.folder / "package.json").write_text('{"private": true}')
+            npm = ["npm", "install", "--no-audit", "--no-fund", "--loglevel=error"]
+            _run(*npm, *self.packages, cwd=self.folder)
         else:
             uv = [sys.executable, "-m", "uv"]
             _run(*uv, "venv", "--quiet", "--clear", str(self.folder))
             _run(*uv, "pip", "install", "--quiet", "--python", str(self.folder), *self.packages)
-        (self.folder / "ok").touch()
 
     def install(self, dsn: str) -> dict[str, Any]:
         """Make its schema; return its ``version`` and its query for ``unfinished`` jobs."""
@@ -100,7 +98,8 @@ class Contestant:
 
     def _command(self) -> list[str]:
         if self.program.endswith(".mjs"):
-            return ["node", str(self.folder / self.program)]
+            own = self.folder / "node_modules/.bin/node"  # the package node brings one
+            return [str(own) if own.exists() else "node", str(self.folder / self.program)]
         python = str(self.folder / "bin" / "python") if self.packages else sys.executable
         return [python, str(PROGRAMS / self.program)]
 

@@ -33,3 +33,8 @@ class Work:
     measure: Callable[[Trial], Figures]
     storages: tuple[str, ...] = ("disk", "tmpfs", "flush")
     ours_only: bool = False
+    by_pgbench: bool = False
+
+    def concerns(self, contestant: Contestant) -> bool:
+        """Return whether it takes part: pgbench is no queue, and does works of its own."""
+        return self.by_pgbench == (contestant.name == "pgbench")
