@@ -16,9 +16,22 @@ import click
 
 from benchmarks.arena import STORAGES, Arena
 from benchmarks.contest import Contestant, ContestantError
-from benchmarks.works import Trial, Work, drain, enqueue, horizon, pickup
+from benchmarks.works import (
+    Trial,
+    Work,
+    artifacts,
+    drain,
+    enqueue,
+    horizon,
+    idle,
+    live_log,
+    pickup,
+    startup,
+)
 
-WORKS = {work.name: work for module in (enqueue, drain, pickup, horizon) for work in module.WORKS}
+MODULES = (enqueue, drain, pickup, horizon, artifacts, live_log, idle, startup)
+WORKS = {work.name: work for module in MODULES for work in module.WORKS}
+OURS = "moonmind-queue"
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -84,6 +97,8 @@ def measure(
 ) -> list[dict[str, Any]]:
     """Return every repetition; one after the other each contestant has its turn."""
     results = []
+    if work.ours_only:
+        contestants = [each for each in contestants if each.name == OURS]
     for repetition in range(repeat):
         for contestant in contestants:
             trial = Trial(arena, contestant, storage, scale)
