@@ -4,17 +4,18 @@ import logging
 import os
 import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
-from psycopg.conninfo import conninfo_to_dict
-from psycopg.sql import SQL, Identifier
+import psycopg
+from local_postgres import LocalPostgres
 from waiting import eventually
 
-from benchmarks.arena import Database
+from benchmarks.arena import MEMORY, SETTINGS, Database
 from benchmarks.beside import beside, until_over
 from benchmarks.contest import PATIENCE
 from benchmarks.works import Figures, Trial, Work
@@ -24,28 +25,25 @@ from moonmind_queue.executors.noop import Noop
 PROCESSES, EACH = 10, 10
 SECONDS, SHORTEST = 60.0, 10.0
 POLL = 1.5  # the worker's default
-# A session of the server that falls idle reports what it has done within ten seconds.
-SETTLE = 12.0
+SETTLE = 5.0  # seconds until the last to start is idle, too
 SIGNED_ON = "select count(*) from moonmind_queue.worker_overview"
 SESSIONS = """
 select count(*) from pg_stat_activity
 where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'
 """
-COMMITS = """
-select xact_commit + xact_rollback from pg_stat_database where datname = current_database()
-"""
+# Those of the workers, as they sent them. The commits of pg_stat_database will not do: a session
+# that asks for nothing but constants, as the pulse of a listener does, never reports its own.
 CALLS = """
-select coalesce(sum(calls), 0) from pg_stat_user_functions
-where schemaname = 'moonmind_queue' and funcname = %s
+select coalesce(sum(calls), 0) from pg_stat_statements
+where query ~ %s and query !~ 'pg_stat_'
 """
 
 
 def idle(trial: Trial, listen: bool) -> Figures:
-    """Watch 100 idle workers for 60 s; each statement is a transaction, so those are counted."""
+    """Watch 100 idle workers for 60 s, on a server of their own that counts statements."""
     seconds = max(SECONDS * trial.scale, SHORTEST)
     workers = PROCESSES * EACH
-    with trial.arena.database(trial.storage, trial.contestant) as database, ExitStack() as stack:
-        count_calls(database)
+    with counting_server(trial) as database, ExitStack() as stack:
         processes = [
             stack.enter_context(beside(idlers, database.dsn, number, listen))
             for number in range(PROCESSES)
@@ -70,12 +68,15 @@ def idle(trial: Trial, listen: bool) -> Figures:
     }
 
 
-def count_calls(database: Database) -> None:
-    """Let the server count calls of functions in the sessions to come."""
-    name = conninfo_to_dict(database.dsn)["dbname"]
-    database.look.execute(
-        SQL("alter database {} set track_functions = 'pl'").format(Identifier(str(name)))
-    )
+@contextmanager
+def counting_server(trial: Trial) -> Iterator[Database]:
+    """Run a server like the arena's, and with the extension that counts statements."""
+    counting = {"shared_preload_libraries": "pg_stat_statements"}
+    with LocalPostgres(durable=True, settings=SETTINGS | counting, parent=MEMORY) as server:
+        words = trial.contestant.install(server.dsn)
+        with psycopg.connect(server.dsn, autocommit=True) as look:
+            look.execute("create extension pg_stat_statements")
+            yield Database(server.dsn, look, words["unfinished"])
 
 
 def idlers(pipe: Connection, dsn: str, process: int, listen: bool) -> None:
@@ -123,7 +124,7 @@ def spent(database: Database, workers: list[int]) -> Spent:
     postmaster = int(_stat(database.value("select pg_backend_pid()"))[1])
     return Spent(
         time.monotonic(),
-        int(database.value(COMMITS)),
+        int(database.value(CALLS, "")),
         int(database.value(CALLS, "next_due")),
         int(database.value(CALLS, "see_worker")),
         _with_children(postmaster),

@@ -2,7 +2,6 @@
 
 import os
 import resource
-import resource
 import statistics
 import subprocess
 import sys
