@@ -153,10 +153,9 @@ def _measure(trial: Trial, count: int, size: int, limits: dict[str, Way]) -> Fig
         for name, way in {"": OURS, **limits}.items():
             with trial.arena.database(trial.storage, trial.contestant) as database:
                 for direction, act in (("in", way.put), ("out", way.get)):
-                    speed, growth = apart(timed, act, database.dsn, load)
                     begin = "_".join(filter(None, (name, direction)))
-                    figures[f"{begin}_mb_per_second"] = speed
-                    figures[f"{begin}_memory_growth_mib"] = growth
+                    answer = apart(timed, act, database.dsn, load)
+                    figures |= {f"{begin}_{key}": value for key, value in answer.items()}
     for limit in limits:
         for direction in ("in", "out"):
             ours, bare = (f"{p}{direction}_mb_per_second" for p in ("", f"{limit}_"))
@@ -164,17 +163,28 @@ def _measure(trial: Trial, count: int, size: int, limits: dict[str, Way]) -> Fig
     return figures
 
 
-def timed(act: Callable[[Session, Load], int | None], dsn: str, load: Load) -> tuple[float, float]:
-    """Return the MB a second, and by how many MiB the peak of this process's memory grew."""
+def timed(act: Callable[[Session, Load], int | None], dsn: str, load: Load) -> Figures:
+    """Return the speed, the CPU of both sides, and how much this process's peak of memory grew."""
+    megabytes = load.count * load.size / 1e6
     with psycopg.connect(dsn, autocommit=True) as session:
-        session.execute("select 1")
-        before, began = _peak_mib(), time.monotonic()
+        server = Path(f"/proc/{session.info.backend_pid}/schedstat")
+        peak, ours, theirs = _peak_mib(), time.process_time(), _nanoseconds(server)
+        began = time.monotonic()
         came = act(session, load)
         took = time.monotonic() - began
-    expected = load.count * load.size
-    if came not in (None, expected):
-        raise ContestantError(f"{act.__name__} read {came} bytes of {expected}")
-    return expected / 1e6 / took, _peak_mib() - before
+        ours, theirs = time.process_time() - ours, _nanoseconds(server) - theirs
+    if came not in (None, load.count * load.size):
+        raise ContestantError(f"{act.__name__} read {came} bytes of {load.count * load.size}")
+    return {
+        "mb_per_second": megabytes / took,
+        "client_cpu_ms_per_mb": ours * 1e3 / megabytes,
+        "server_cpu_ms_per_mb": theirs / 1e6 / megabytes,
+        "memory_growth_mib": _peak_mib() - peak,
+    }
+
+
+def _nanoseconds(schedstat: Path) -> int:
+    return int(schedstat.read_text().split()[0])
 
 
 def _peak_mib() -> float:
