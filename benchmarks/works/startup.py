@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -31,43 +32,41 @@ where job_id = %s and type = 'claimed'
 """
 
 
+PROGRAMS = {
+    "help": [CODEX_WORKER, "--help"],
+    "interpreter": [sys.executable, "-c", "pass"],
+    "import": [sys.executable, "-c", "import moonmind_queue"],
+}
+WORKERS = {
+    "codex_worker": [CODEX_WORKER, "--once", "--kinds", "noop"],
+    "bare_worker": [sys.executable, "-c", BARE_WORKER],
+}
+
+
 def startup(trial: Trial) -> Figures:
-    """Start each ten times, by turns; the claim's instant is the history's, the start's ours."""
-    programs = {
-        "help": [CODEX_WORKER, "--help"],
-        "interpreter": [sys.executable, "-c", "pass"],
-        "import": [sys.executable, "-c", "import moonmind_queue"],
-    }
-    workers = {
-        "codex_worker": [CODEX_WORKER, "--once", "--kinds", "noop"],
-        "bare_worker": [sys.executable, "-c", BARE_WORKER],
-    }
-    taken: dict[str, list[float]] = {name: [] for name in programs | workers}
-    worked: dict[str, list[float]] = {name: [] for name in programs}
+    """Start each ten times, by turns; a claim's instant is the history's, a start's is ours."""
+    taken: defaultdict[str, list[float]] = defaultdict(list)
     with (
         trial.arena.database(trial.storage, trial.contestant) as database,
         tempfile.TemporaryDirectory(prefix="moonmind-bench-") as folder,
     ):
         surroundings = {"DATABASE_URL": database.dsn, "MOONMIND_WORKDIR": folder}
-        for number in range(-1, max(round(TIMES * trial.scale), 3)):
-            for name, command in programs.items():
-                before, took = _cpu(), run(command)
-                if number >= 0:  # the first time may have to compile modules and read the disk
-                    taken[name].append(took)
-                    worked[name].append(_cpu() - before)
-            for name, command in workers.items():
-                took = first_claim(command, database, surroundings)
-                if number >= 0:
-                    taken[name].append(took)
-    median = {name: statistics.median(each) for name, each in taken.items()}
-    cpu = {name: statistics.median(each) for name, each in worked.items()}
+        for _ in range(max(round(TIMES * trial.scale), 3) + 1):
+            for name, command in PROGRAMS.items():
+                before = _cpu()
+                taken[name].append(run(command))
+                taken[f"{name}_cpu"].append(_cpu() - before)
+            for name, command in WORKERS.items():
+                taken[name].append(first_claim(command, database, surroundings))
+    # Not the first time: it may have had to compile modules and to read the disk.
+    median = {name: statistics.median(each[1:]) for name, each in taken.items()}
     return {
         "help_seconds": median["help"],
         "codex_worker_to_first_claim_seconds": median["codex_worker"],
         "bare_worker_to_first_claim_seconds": median["bare_worker"],
         "import_seconds": median["import"] - median["interpreter"],
-        "help_cpu_seconds": cpu["help"],
-        "import_cpu_seconds": cpu["import"] - cpu["interpreter"],
+        "help_cpu_seconds": median["help_cpu"],
+        "import_cpu_seconds": median["import_cpu"] - median["interpreter_cpu"],
         "interpreter_seconds": median["interpreter"],
         "import_loads_sqlalchemy": float(
             subprocess.run([sys.executable, "-c", NO_SQLALCHEMY], check=False).returncode
