@@ -18,9 +18,21 @@ import click
 from benchmarks import plots, report
 from benchmarks.arena import STORAGES, Arena
 from benchmarks.contest import Contestant, ContestantError
-from benchmarks.works import Trial, Work, bare, drain, enqueue, horizon, pickup
+from benchmarks.works import (
+    Trial,
+    Work,
+    artifacts,
+    bare,
+    drain,
+    enqueue,
+    horizon,
+    idle,
+    live_log,
+    pickup,
+    startup,
+)
 
-MODULES = (enqueue, drain, pickup, horizon, bare)
+MODULES = (enqueue, drain, pickup, horizon, artifacts, live_log, idle, startup, bare)
 WORKS = {work.name: work for module in MODULES for work in module.WORKS}
 RESULTS = Path(__file__).parent / "results"
 

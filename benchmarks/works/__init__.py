@@ -37,4 +37,6 @@ class Work:
 
     def concerns(self, contestant: Contestant) -> bool:
         """Return whether it takes part: pgbench is no queue, and does works of its own."""
+        if self.ours_only:
+            return contestant.kind == "ours"
         return self.by_pgbench == (contestant.name == "pgbench")
