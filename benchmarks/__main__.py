@@ -22,17 +22,24 @@ from benchmarks.works import (
     Trial,
     Work,
     artifacts,
+    backlog,
     bare,
+    beside,
     drain,
     enqueue,
+    graph,
     horizon,
     idle,
     live_log,
     pickup,
+    renewal,
     startup,
 )
 
-MODULES = (enqueue, drain, pickup, horizon, artifacts, live_log, idle, startup, bare)
+MODULES = (
+    *(enqueue, beside, drain, pickup, backlog, horizon),
+    *(graph, renewal, artifacts, live_log, idle, startup, bare),
+)
 WORKS = {work.name: work for module in MODULES for work in module.WORKS}
 RESULTS = Path(__file__).parent / "results"
 
