@@ -268,6 +268,7 @@ class Worker:
         )
         if jobs:
             self._start(jobs, before)
+            self._doze(queue, asleep=False)  # or every producer would notify a worker that works
             self._look.set()
             self._poll.reset()
         self._claimed += len(jobs)

@@ -53,7 +53,7 @@ begin
     if v_fault is not null then
         raise exception '%', v_fault using errcode = 'invalid_parameter_value';
     end if;
-    perform _lock_needs(array(select distinct needs from unnest(v_needs) as needs where needs <> all (p_made)));
+    perform _lock_needs(array(select unnest(v_needs) except select unnest(p_made)));
     insert into dependency (job_id, needs_job_id)
     select distinct child, needs from unnest(v_child, v_needs) as edge (child, needs);
     update job

@@ -38,21 +38,24 @@ begin
             order by head.rank, head.job_id
             limit v_depth
         ),
-        locked as materialized (  -- a fence: the planner may not repeat a locking limit
+        locked as materialized (  -- in the order of heads, and no more than wanted
             select heads.place
             from heads
-            join job on job.id = heads.job_id
-            where job.state = 'queued'
-              and (job.expires_at is null or job.expires_at > p_now)
-              and not exists (
-                  select from dependency
-                  left join job as needed on needed.id = dependency.needs_job_id
-                  where dependency.job_id = heads.job_id
-                    and not _is_met(needed.state, job.on_dependency_failure)
-              )
-            order by heads.rank, heads.job_id
+            cross join lateral (  -- a fence: from each head to its job, whatever statistics say
+                select
+                from job
+                where job.id = heads.job_id
+                  and job.state = 'queued'
+                  and (job.expires_at is null or job.expires_at > p_now)
+                  and not exists (
+                      select from dependency
+                      left join job as needed on needed.id = dependency.needs_job_id
+                      where dependency.job_id = job.id
+                        and not _is_met(needed.state, job.on_dependency_failure)
+                  )
+                for update of job skip locked
+            ) as mine
             limit p_limit - cardinality(v_taken)
-            for update of job skip locked
         ),
         taken as (
             delete from ready

@@ -96,7 +96,7 @@ begin
         from leased
         where p_start
     )
-    select id, kind, agent, name, key, payload, priority, attempt, max_attempts, token,
+    select id, kind, agent, name::text, key::text, payload::jsonb, priority, attempt, max_attempts::integer, token,
            v_now + least(p_lease, allowed), least(p_lease, allowed)
     from leased
     order by rank, id;

@@ -74,8 +74,8 @@ begin
     end if;
 
     return query
-    select event.job_id, event.seq, event.at, event.type, event.level, event.message, event.worker, event.data,
-           job.agent, job.kind, job.name, job.key, format('%s %s %s', v_left, v_mark, array_to_string(v_writers, ','))
+    select event.job_id, event.seq, event.at, event.type, event.level::text, event.message, event.worker, event.data,
+           job.agent, job.kind, job.name::text, job.key::text, format('%s %s %s', v_left, v_mark, array_to_string(v_writers, ','))
     from event
     join job on job.id = event.job_id
     where event.pos = any (v_read)

@@ -265,6 +265,14 @@ from moonmind_queue.job
 left join unmet on unmet.job_id = job.id
 where job.state in ('waiting', 'queued') and job.unmet <> coalesce(unmet.number, 0)
 union all
+select id, format('it is %s and %s of its dependencies are not met', state, unmet)
+from moonmind_queue.job
+where state = 'waiting' and unmet = 0 or state = 'queued' and unmet > 0
+union all
+select id, format('it is %s and finished_at is %s', state, coalesce(finished_at::text, 'null'))
+from moonmind_queue.job
+where (state in ('succeeded', 'failed', 'dead_letter', 'cancelled')) <> (finished_at is not null)
+union all
 select id, format('its rank is %s, its priority and run_at say %s', rank, moonmind_queue._rank(priority, run_at))
 from moonmind_queue.job
 where state in ('waiting', 'queued') and rank <> moonmind_queue._rank(priority, run_at)

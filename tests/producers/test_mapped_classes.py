@@ -32,7 +32,8 @@ def test_there_is_a_class_for_each_view_and_it_is_named_after_it(look):
 def test_a_class_has_the_columns_and_the_types_of_its_view(view, look):
     """A column that is added to the view, or changed, is missed here; the order is the view's."""
     catalog = look(
-        "select attname, format_type(atttypid, atttypmod) from pg_attribute"
+        "select attname, format_type(coalesce(nullif(typbasetype, 0), atttypid), atttypmod)"
+        " from pg_attribute join pg_type on pg_type.oid = atttypid"  # a domain reads as its type
         " where attrelid = %s::regclass and attnum > 0 order by attnum",
         f"moonmind_queue.{view.__tablename__}",
     )

@@ -9,6 +9,15 @@ BREAK = {
     "unmet is 0, its edges say 1": (
         "update job set unmet = 0, state = 'queued' where id = %(child)s"
     ),
+    "it is waiting and 0 of its dependencies": (
+        "with cut as (delete from dependency where job_id = %(child)s)"
+        " update job set unmet = 0 where id = %(child)s"
+    ),
+    "it is queued and 1 of its dependencies": "update job set unmet = 1 where id = %(ready)s",
+    "it is succeeded and finished_at is null": (
+        "update job set finished_at = null where id = %(done)s"
+    ),
+    "it is running and finished_at is": "update job set finished_at = _now() where id = %(held)s",
     "it is queued and has 0 places": "delete from ready where job_id = %(ready)s",
     "its place among the claimable is not the right one": "update ready set rank = 7",
     "it is succeeded and has a place": (
