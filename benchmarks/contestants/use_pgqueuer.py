@@ -17,7 +17,7 @@ from pgqueuer.queries import Queries
 from stopping import until_stopped
 
 # Large batches for short jobs, and several consumers a process as in its own benchmark: the server
-# serves one while Python is busy with another. 2 x 500 led a sweep of 1 to 5 x 10 to 2,000.
+# serves one while Python is busy with another. Of 1 to 5 x 10 to 2,000, 2 x 500 reached the most.
 CONSUMERS = {"drain": 2, "pickup": 1}
 BATCH = {"drain": 500, "pickup": 10}
 

@@ -14,7 +14,7 @@ import speech
 from procrastinate import App, PsycopgConnector, SyncPsycopgConnector
 from stopping import until_stopped
 
-CONCURRENCY = 10  # ends overlap with the next fetch; 1 was slower, 50 no faster
+CONCURRENCY = 10  # ends overlap with the next fetch; 1 and 50 were no faster
 
 
 class Producer:
