@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, Queue
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 HERE = Path(__file__).parent
 PROGRAMS = HERE / "contestants"
@@ -129,15 +129,16 @@ class Program:
             answer = self._said.get(timeout=PATIENCE)
         except Empty:
             raise ContestantError(f"{self._title} said nothing for {PATIENCE} s") from None
-        if answer is None:
-            raise ContestantError(f"{self._title} ended with status {self._process.wait()}")
-        return answer
+        return answer or self._ended()
 
     def heard(self) -> dict[str, Any]:
-        """Return the latest of what it has said since, without waiting; empty when nothing."""
+        """Return the latest of what it has said since, without waiting; empty when nothing.
+
+        Raises ``ContestantError`` when it ended.
+        """
         latest: dict[str, Any] = {}
         while not self._said.empty():
-            latest = self._said.get() or latest
+            latest = self._said.get() or self._ended()
         return latest
 
     def finish(self) -> dict[str, Any]:
@@ -160,6 +161,9 @@ class Program:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+    def _ended(self) -> NoReturn:
+        raise ContestantError(f"{self._title} ended with status {self._process.wait()}")
 
     def _listen(self) -> None:
         assert self._process.stdout

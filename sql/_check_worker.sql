@@ -1,23 +1,21 @@
--- _check_worker(worker) → void, or an error: the name is one that can be notified and that the login may use.
+-- _check_worker(worker, policy) → void, or an error: the name is one that can be notified and that the policy lets it use.
 --
 -- Errors    22023 blank or above 200 characters; MQ004 a name that the login's policy does not list.
-create or replace function moonmind_queue._check_worker(p_worker text)
+create or replace function moonmind_queue._check_worker(p_worker text, p_policy moonmind_queue.policy)
 returns void
 language plpgsql
 stable
 set search_path = moonmind_queue, pg_temp
 as $$
-declare
-    v_policy constant policy := _policy();
 begin
     if coalesce(p_worker, '') !~ '\S' or length(p_worker) > 200 then
         raise exception 'a worker needs a name of at most 200 characters'
             using errcode = 'invalid_parameter_value';
     end if;
-    if p_worker <> all (v_policy.workers) then
+    if p_worker <> all (p_policy.workers) then
         raise exception 'the policy of % does not let it work as %', session_user, p_worker using errcode = 'MQ004';
     end if;
 end;
 $$;
 
-comment on function moonmind_queue._check_worker(text) is 'Refuse the name of a worker that cannot be used.';
+comment on function moonmind_queue._check_worker(text, moonmind_queue.policy) is 'Refuse the name of a worker that cannot be used.';

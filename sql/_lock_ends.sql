@@ -1,11 +1,11 @@
--- _lock_ends(jobs) → void; locks leased jobs that are to end well, and all that this concerns.
+-- _lock_ends(jobs) → whether others depend on them; locks leased jobs that are to end well, and those.
 --
 -- Contract
 --   * One order for all of them: a dependent of one job may stand before another of the jobs.
 -- Locks     the jobs and their dependents, in one id order.
 -- Errors    40001 see _lock_late().
 create or replace function moonmind_queue._lock_ends(p_job_ids bigint[])
-returns void
+returns boolean
 language plpgsql
 set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
@@ -16,10 +16,21 @@ set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
 as $$
 declare
-    v_held bigint[] := p_job_ids || array(select job_id from dependency where needs_job_id = any (p_job_ids));
+    v_held bigint[];
     v_more bigint[];
 begin
-    perform _lock_jobs(v_held, true);
+    select array_agg(id) into v_held
+    from (
+        select id
+        from job
+        where id = any (p_job_ids || array(select job_id from dependency where needs_job_id = any (p_job_ids)))
+        order by id
+        for update
+    ) as locked;
+    -- From here on nobody can come to depend on them: that takes a lock of theirs.
+    if not exists (select from dependency where needs_job_id = any (p_job_ids)) then
+        return false;
+    end if;
     loop
         v_more := array(
             select unnest(_dependents(p_job_ids, array(
@@ -32,6 +43,7 @@ begin
         perform _lock_late(v_more, v_held);
         v_held := v_held || v_more;
     end loop;
+    return true;
 end;
 $$;
 

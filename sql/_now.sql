@@ -2,10 +2,11 @@
 --
 -- Contract
 --   * The only clock. Tests replace this function in their own databases; nothing else moves it.
+--   * No search_path is pinned: it names nothing that one could replace, and so the planner puts
+--     it into the statements that use it. A call would cost each of them 20 us.
 create or replace function moonmind_queue._now()
 returns timestamptz
 language sql
-set search_path = moonmind_queue, pg_temp
 as $$
     select clock_timestamp();
 $$;

@@ -13,17 +13,21 @@ set enable_seqscan = off
 set jit = off
 as $$
 declare
-    v_now constant timestamptz := _now();
+    v_now   constant timestamptz := _now();
+    v_ready bigint;
 begin
     insert into ready (lane_id, rank, job_id)
     select lane_id, rank, id
     from job
     where id = any (p_job_ids) and state = 'queued' and run_at <= v_now;
+    get diagnostics v_ready = row_count;
 
-    insert into scheduled (lane_id, run_at, rank, job_id)
-    select lane_id, run_at, rank, id
-    from job
-    where id = any (p_job_ids) and state = 'queued' and run_at > v_now;
+    if v_ready < cardinality(p_job_ids) then
+        insert into scheduled (lane_id, run_at, rank, job_id)
+        select lane_id, run_at, rank, id
+        from job
+        where id = any (p_job_ids) and state = 'queued' and run_at > v_now;
+    end if;
 
     perform _ring(array(
         select distinct agent from job where id = any (p_job_ids) and state = 'queued'

@@ -1,12 +1,17 @@
--- _open_lanes(agents, kinds, capabilities) → the ids of the lanes that the caller may take from now.
+-- _open_lanes(agents, kinds, capabilities, policy) → the ids of the lanes that the caller may take from now.
 --
 -- Contract
 --   * A null list of agents or kinds admits all of them; a worker must offer every capability that
 --     a lane requires.
---   * What is asked for is narrowed to the policy of the login.
+--   * What is asked for is narrowed to the policy.
 --   * A lane of a paused agent is not open. What run_limit has to say, _room() says.
 -- Errors    MQ004 when the policy leaves none of the agents or none of the kinds.
-create or replace function moonmind_queue._open_lanes(p_agents text[], p_kinds text[], p_capabilities text[])
+create or replace function moonmind_queue._open_lanes(
+    p_agents       text[],
+    p_kinds        text[],
+    p_capabilities text[],
+    p_policy       moonmind_queue.policy
+)
 returns integer[]
 language plpgsql
 stable
@@ -14,12 +19,10 @@ set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 as $$
 declare
-    v_policy  constant policy := _policy();
     v_offered constant text[] := _capabilities(p_capabilities);
-    v_pauses  constant boolean := exists (select from pause);
 begin
-    if v_policy.role is not null and (
-        not p_agents && v_policy.agents or not p_kinds && v_policy.kinds
+    if p_policy.role is not null and (
+        not p_agents && p_policy.agents or not p_kinds && p_policy.kinds
     ) then
         raise exception 'the policy of % admits none of what was asked for: agents %, kinds %',
             session_user, coalesce(p_agents::text, 'all'), coalesce(p_kinds::text, 'all')
@@ -31,10 +34,10 @@ begin
         where (p_agents is null or agent = any (p_agents))
           and (p_kinds is null or kind = any (p_kinds))
           and capabilities <@ v_offered
-          and (v_policy.role is null or _permits(v_policy, lane))
-          and not (v_pauses and _is_paused(agent))
+          and (p_policy.role is null or _permits(p_policy, lane))
+          and not (exists (select from pause) and _is_paused(agent))
     );
 end;
 $$;
 
-comment on function moonmind_queue._open_lanes(text[], text[], text[]) is 'The lanes that a worker may take from now.';
+comment on function moonmind_queue._open_lanes(text[], text[], text[], moonmind_queue.policy) is 'The lanes that a worker may take from now.';

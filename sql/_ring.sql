@@ -13,16 +13,11 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set jit = off
 as $$
-declare
-    v_agent text;
 begin
-    foreach v_agent in array p_agents loop
-        if current_setting('transaction_isolation') <> 'read committed'
-            or exists (select from sleeper where agent in (v_agent, '*'))
-        then
-            perform pg_notify('moonmind_queue', v_agent);
-        end if;
-    end loop;
+    perform pg_notify('moonmind_queue', to_wake.agent)
+    from unnest(p_agents) as to_wake (agent)
+    where current_setting('transaction_isolation') <> 'read committed'
+       or exists (select from sleeper where sleeper.agent in (to_wake.agent, '*'));
 end;
 $$;
 

@@ -17,6 +17,7 @@ set jit = off
 set enable_hashjoin = off
 set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
+set enable_bitmapscan = off
 as $$
 declare
     v_depth integer := p_limit + 10;

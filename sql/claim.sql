@@ -40,22 +40,34 @@ set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
-    c_most  constant integer := 100000;
-    v_now   constant timestamptz := _now();
-    v_lanes integer[];
-    v_ids   bigint[];
-    v_default interval;  -- when it serves every kind
+    c_most   constant integer := 100000;
+    v_now    constant timestamptz := _now();
+    v_policy constant policy := _policy();
+    v_lanes   integer[];
+    v_ids     bigint[];
+    v_limited boolean;
+    v_due     boolean;   -- whether something scheduled is due
+    v_default interval;  -- the timeout, when it serves every kind
 begin
-    perform _check_worker(p_worker);
+    perform _check_worker(p_worker, v_policy);
     perform _check_lease(p_lease);
     if coalesce(p_limit, 0) < 1 then
         raise exception 'claim needs a limit of at least 1, not %', p_limit
             using errcode = 'invalid_parameter_value';
     end if;
 
-    v_lanes := _open_lanes(p_agents, p_kinds, p_capabilities);
-    perform _promote(v_lanes, v_now);
-    if exists (select from run_limit) then
+    v_lanes := _open_lanes(p_agents, p_kinds, p_capabilities, v_policy);
+    select exists (select from run_limit),
+           exists (
+               select from unnest(v_lanes) as lane (id)
+               cross join lateral (select from scheduled where lane_id = lane.id and run_at <= v_now limit 1) as due
+           ),
+           (select max(timeout) from run_timeout having count(*) = 1)
+    into v_limited, v_due, v_default;
+    if v_due then
+        perform _promote(v_lanes, v_now);
+    end if;
+    if v_limited then
         v_ids := _take_within_limits(v_lanes, least(p_limit, c_most), v_now);
     else
         v_ids := _take(v_lanes, least(p_limit, c_most), v_now);
@@ -63,8 +75,6 @@ begin
     if v_ids = '{}' then
         return;
     end if;
-
-    select max(timeout) into v_default from run_timeout having count(*) = 1;
 
     return query
     with leased as (

@@ -24,10 +24,12 @@ set jit = off
 set enable_hashjoin = off
 set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
+set enable_bitmapscan = off
 as $$
 #variable_conflict use_column
 declare
     v_now       constant timestamptz := _now();
+    v_needed    boolean;
     v_done      bigint[];
     v_states    text[];  -- of these
     v_succeeded bigint[];
@@ -39,7 +41,7 @@ begin
             cardinality(p_tokens), cardinality(p_results), cardinality(p_job_ids)
             using errcode = 'invalid_parameter_value';
     end if;
-    perform _lock_ends(p_job_ids);
+    v_needed := _lock_ends(p_job_ids);
     perform _check_policy(p_job_ids, p_tokens);
 
     with held as materialized (
@@ -83,7 +85,7 @@ begin
     into v_done, v_states, v_succeeded
     from ended;
 
-    if exists (select from dependency where needs_job_id = any (v_succeeded)) then
+    if v_needed and v_succeeded is not null then
         perform _release_dependents(v_succeeded);
     end if;
     if v_succeeded is distinct from v_done then

@@ -15,7 +15,7 @@ set enable_seqscan = off
 set jit = off
 as $$
 begin
-    perform _check_worker(worker) from worker where id = p_worker_id;
+    perform _check_worker(worker, _policy()) from worker where id = p_worker_id;
     if p_asleep then
         insert into sleeper (agent, worker_id)
         select unnest(coalesce(agents, '{*}')), id from worker where id = p_worker_id

@@ -42,6 +42,8 @@ declare
     v_now    constant timestamptz := _now();
     v_policy constant text := coalesce(p_on_dependency_failure, 'wait');
     v_unmet  integer := 0;
+    v_lane   integer;
+    v_rank   bigint;
     v_id     bigint;
 begin
     if p_key is not null then
@@ -56,6 +58,16 @@ begin
         from job
         where id = any (p_after) and not _is_met(state, v_policy);
     end if;
+    -- Most lanes exist, and a call takes as long as a statement: what _lane() finds, found here.
+    select id into v_lane
+    from lane
+    where agent = p_agent
+      and kind = p_kind
+      and capabilities = p_capabilities
+      and repository = case when p_payload ? 'repository' then _repository(p_payload) else '' end
+      and concurrency_key = coalesce(p_concurrency_key, '')
+    order by id
+    limit 1;
 
     insert into job (
         key, name, agent, kind, state, priority, run_at, max_attempts, payload, created_at, updated_at,
@@ -65,26 +77,31 @@ begin
         p_key, p_name, p_agent, p_kind, case when v_unmet > 0 then 'waiting' else 'queued' end,
         coalesce(p_priority, 0), coalesce(p_run_at, v_now), coalesce(p_max_attempts, 3),
         coalesce(p_payload, '{}'), v_now, v_now,
-        _lane(p_agent, p_kind, p_capabilities, p_payload, p_concurrency_key),
+        coalesce(v_lane, _lane(p_agent, p_kind, p_capabilities, p_payload, p_concurrency_key)),
         v_unmet, 1, p_timeout, p_expires_at, v_policy,
-        case when isfinite(p_run_at) is not false  -- the check of the table refuses the rest by name
+        case when isfinite(p_run_at) is not false  -- the domain of run_at refuses the rest by name
             then _rank(coalesce(p_priority, 0), coalesce(p_run_at, v_now)) else 0 end
     )
     on conflict (key) where key is not null do nothing
-    returning id into v_id;
+    returning id, lane_id, rank into v_id, v_lane, v_rank;
     if v_id is null then  -- another transaction was quicker with this key, and has committed
         select id into strict v_id from job where key = p_key;
         return v_id;
     end if;
 
-    insert into dependency (job_id, needs_job_id)
-    select distinct v_id, needs from unnest(p_after) as needs;
     insert into event (job_id, seq, at, type, worker)
     values (v_id, 1, v_now, 'created', session_user);
+    if cardinality(p_after) > 0 then
+        insert into dependency (job_id, needs_job_id)
+        select distinct v_id, needs from unnest(p_after) as needs;
+    end if;
     if p_expires_at is not null then
         insert into expiry (expires_at, job_id) values (p_expires_at, v_id);
     end if;
-    if v_unmet = 0 then
+    if v_unmet = 0 and p_run_at is null then  -- the most frequent case of _offer()
+        insert into ready (lane_id, rank, job_id) values (v_lane, v_rank, v_id);
+        perform _ring(array[p_agent]);
+    elsif v_unmet = 0 then
         perform _offer(array[v_id]);
     elsif v_policy = 'cancel' then
         perform _cancel_doomed(array[v_id]);

@@ -36,7 +36,7 @@ begin
     if pg_snapshot_xmin(pg_current_snapshot())::text::bigint >= horizon then
         horizon := null;
     end if;
-    v_lanes := _open_lanes(p_agents, p_kinds, p_capabilities);
+    v_lanes := _open_lanes(p_agents, p_kinds, p_capabilities, _policy());
     if exists (select from run_limit) then
         v_lanes := array(
             select id from unnest(v_lanes) as id where id not in (select lane_id from _room(v_lanes) where room <= 0)

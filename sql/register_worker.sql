@@ -22,7 +22,7 @@ declare
     v_now constant timestamptz := _now();
     v_id  bigint;
 begin
-    perform _check_worker(p_worker);
+    perform _check_worker(p_worker, _policy());
     if coalesce(p_slots, 0) < 1 then
         raise exception 'a worker needs at least 1 slot, not %', coalesce(p_slots::text, 'null')
             using errcode = 'invalid_parameter_value';

@@ -12,7 +12,7 @@ set enable_seqscan = off
 set jit = off
 as $$
 begin
-    perform _check_worker(worker) from worker where id = p_id;
+    perform _check_worker(worker, _policy()) from worker where id = p_id;
     update worker
     set seen_at = _now(), stopped_at = case when p_stopped then _now() end
     where id = p_id;

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import shlex
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from importlib.metadata import version
@@ -99,9 +98,7 @@ async def _run(consumers: Sequence[PgQueuer], batch: int) -> None:
 
 
 async def _connect(dsn: str) -> asyncpg.Connection:
-    # asyncpg knows addresses and names, but not the key=value words of libpq.
-    words = dict(word.split("=", 1) for word in shlex.split(dsn))
-    return await asyncpg.connect(database=words.pop("dbname"), **words)
+    return await asyncpg.connect(dsn)
 
 
 def _payload(number: int) -> bytes:

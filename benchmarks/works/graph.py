@@ -123,11 +123,11 @@ def _chain(trial: Trial, length: int) -> list[float]:
         for n in range(length)
     ]
     with trial.arena.database(trial.storage, trial.contestant) as database:
-        with workers(trial.contestant, database, 1, "pickup"):
+        with workers(trial.contestant, database, 1, "pickup") as programs:
             while not database.value("select count(*) from moonmind_queue.sleeper"):
                 time.sleep(0.05)  # until it has nothing to do
             _add(database, jobs, length)
-            until_done(database)
+            until_done(database, programs, length)
         times = [row[0] for row in database.look.execute(UNBLOCKED)]
     assert len(times) == length - 1, f"{len(times)} of {length - 1} links"
     return times

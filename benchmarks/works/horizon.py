@@ -49,7 +49,7 @@ def held_horizon(trial: Trial) -> Figures:
     return {
         "last_jobs_per_second": last,
         "first_jobs_per_second": first,
-        "ratio": last / first,
+        "ratio": last / first if first else 0.0,
         **{
             f"window_{index + 1}": rate(
                 samples, began + index * window, began + (index + 1) * window

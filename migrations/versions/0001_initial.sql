@@ -604,13 +604,23 @@ comment on function moonmind_queue._cancel_doomed(bigint[]) is 'Cancel new jobs 
 --   * Jobs and workers are compared in this form, so case and surrounding blanks never matter.
 create or replace function moonmind_queue._capabilities(p_names text[])
 returns text[]
-language sql
+language plpgsql
 immutable
 set search_path = moonmind_queue, pg_temp
 as $$
-    select coalesce(array_agg(distinct name order by name), '{}')
-    from (select lower(btrim(name)) as name from unnest(p_names) as given (name)) as tidy
-    where name <> '';
+begin
+    if cardinality(p_names) > 0 then
+        return coalesce(
+            (
+                select array_agg(distinct name order by name)
+                from (select lower(btrim(name)) as name from unnest(p_names) as given (name)) as tidy
+                where name <> ''
+            ),
+            '{}'
+        );
+    end if;
+    return '{}';
+end;
 $$;
 
 comment on function moonmind_queue._capabilities(text[]) is 'Capabilities in the form in which they are compared.';
@@ -833,29 +843,27 @@ $$;
 comment on function moonmind_queue._check_text(text, text) is 'Refuse a text that is too long.';
 -- <<<
 -- >>> sql/_check_worker.sql
--- _check_worker(worker) → void, or an error: the name is one that can be notified and that the login may use.
+-- _check_worker(worker, policy) → void, or an error: the name is one that can be notified and that the policy lets it use.
 --
 -- Errors    22023 blank or above 200 characters; MQ004 a name that the login's policy does not list.
-create or replace function moonmind_queue._check_worker(p_worker text)
+create or replace function moonmind_queue._check_worker(p_worker text, p_policy moonmind_queue.policy)
 returns void
 language plpgsql
 stable
 set search_path = moonmind_queue, pg_temp
 as $$
-declare
-    v_policy constant policy := _policy();
 begin
     if coalesce(p_worker, '') !~ '\S' or length(p_worker) > 200 then
         raise exception 'a worker needs a name of at most 200 characters'
             using errcode = 'invalid_parameter_value';
     end if;
-    if p_worker <> all (v_policy.workers) then
+    if p_worker <> all (p_policy.workers) then
         raise exception 'the policy of % does not let it work as %', session_user, p_worker using errcode = 'MQ004';
     end if;
 end;
 $$;
 
-comment on function moonmind_queue._check_worker(text) is 'Refuse the name of a worker that cannot be used.';
+comment on function moonmind_queue._check_worker(text, moonmind_queue.policy) is 'Refuse the name of a worker that cannot be used.';
 -- <<<
 -- >>> sql/_dependents.sql
 -- _dependents(ended, failed) → the jobs that change when these end: ended in whatever way, failed without success.
@@ -1360,14 +1368,14 @@ $$;
 comment on function moonmind_queue._lock_dependents(bigint, boolean) is 'Lock the jobs that the failure of one concerns.';
 -- <<<
 -- >>> sql/_lock_ends.sql
--- _lock_ends(jobs) → void; locks leased jobs that are to end well, and all that this concerns.
+-- _lock_ends(jobs) → whether others depend on them; locks leased jobs that are to end well, and those.
 --
 -- Contract
 --   * One order for all of them: a dependent of one job may stand before another of the jobs.
 -- Locks     the jobs and their dependents, in one id order.
 -- Errors    40001 see _lock_late().
 create or replace function moonmind_queue._lock_ends(p_job_ids bigint[])
-returns void
+returns boolean
 language plpgsql
 set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
@@ -1378,10 +1386,21 @@ set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
 as $$
 declare
-    v_held bigint[] := p_job_ids || array(select job_id from dependency where needs_job_id = any (p_job_ids));
+    v_held bigint[];
     v_more bigint[];
 begin
-    perform _lock_jobs(v_held, true);
+    select array_agg(id) into v_held
+    from (
+        select id
+        from job
+        where id = any (p_job_ids || array(select job_id from dependency where needs_job_id = any (p_job_ids)))
+        order by id
+        for update
+    ) as locked;
+    -- From here on nobody can come to depend on them: that takes a lock of theirs.
+    if not exists (select from dependency where needs_job_id = any (p_job_ids)) then
+        return false;
+    end if;
     loop
         v_more := array(
             select unnest(_dependents(p_job_ids, array(
@@ -1394,6 +1413,7 @@ begin
         perform _lock_late(v_more, v_held);
         v_held := v_held || v_more;
     end loop;
+    return true;
 end;
 $$;
 
@@ -1719,10 +1739,11 @@ comment on function moonmind_queue._not_admitted(bigint[], bigint[]) is 'Held jo
 --
 -- Contract
 --   * The only clock. Tests replace this function in their own databases; nothing else moves it.
+--   * No search_path is pinned: it names nothing that one could replace, and so the planner puts
+--     it into the statements that use it. A call would cost each of them 20 us.
 create or replace function moonmind_queue._now()
 returns timestamptz
 language sql
-set search_path = moonmind_queue, pg_temp
 as $$
     select clock_timestamp();
 $$;
@@ -1818,17 +1839,21 @@ set enable_seqscan = off
 set jit = off
 as $$
 declare
-    v_now constant timestamptz := _now();
+    v_now   constant timestamptz := _now();
+    v_ready bigint;
 begin
     insert into ready (lane_id, rank, job_id)
     select lane_id, rank, id
     from job
     where id = any (p_job_ids) and state = 'queued' and run_at <= v_now;
+    get diagnostics v_ready = row_count;
 
-    insert into scheduled (lane_id, run_at, rank, job_id)
-    select lane_id, run_at, rank, id
-    from job
-    where id = any (p_job_ids) and state = 'queued' and run_at > v_now;
+    if v_ready < cardinality(p_job_ids) then
+        insert into scheduled (lane_id, run_at, rank, job_id)
+        select lane_id, run_at, rank, id
+        from job
+        where id = any (p_job_ids) and state = 'queued' and run_at > v_now;
+    end if;
 
     perform _ring(array(
         select distinct agent from job where id = any (p_job_ids) and state = 'queued'
@@ -1839,15 +1864,20 @@ $$;
 comment on function moonmind_queue._offer(bigint[]) is 'Make queued jobs claimable and wake workers.';
 -- <<<
 -- >>> sql/_open_lanes.sql
--- _open_lanes(agents, kinds, capabilities) → the ids of the lanes that the caller may take from now.
+-- _open_lanes(agents, kinds, capabilities, policy) → the ids of the lanes that the caller may take from now.
 --
 -- Contract
 --   * A null list of agents or kinds admits all of them; a worker must offer every capability that
 --     a lane requires.
---   * What is asked for is narrowed to the policy of the login.
+--   * What is asked for is narrowed to the policy.
 --   * A lane of a paused agent is not open. What run_limit has to say, _room() says.
 -- Errors    MQ004 when the policy leaves none of the agents or none of the kinds.
-create or replace function moonmind_queue._open_lanes(p_agents text[], p_kinds text[], p_capabilities text[])
+create or replace function moonmind_queue._open_lanes(
+    p_agents       text[],
+    p_kinds        text[],
+    p_capabilities text[],
+    p_policy       moonmind_queue.policy
+)
 returns integer[]
 language plpgsql
 stable
@@ -1855,12 +1885,10 @@ set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 as $$
 declare
-    v_policy  constant policy := _policy();
     v_offered constant text[] := _capabilities(p_capabilities);
-    v_pauses  constant boolean := exists (select from pause);
 begin
-    if v_policy.role is not null and (
-        not p_agents && v_policy.agents or not p_kinds && v_policy.kinds
+    if p_policy.role is not null and (
+        not p_agents && p_policy.agents or not p_kinds && p_policy.kinds
     ) then
         raise exception 'the policy of % admits none of what was asked for: agents %, kinds %',
             session_user, coalesce(p_agents::text, 'all'), coalesce(p_kinds::text, 'all')
@@ -1872,13 +1900,13 @@ begin
         where (p_agents is null or agent = any (p_agents))
           and (p_kinds is null or kind = any (p_kinds))
           and capabilities <@ v_offered
-          and (v_policy.role is null or _permits(v_policy, lane))
-          and not (v_pauses and _is_paused(agent))
+          and (p_policy.role is null or _permits(p_policy, lane))
+          and not (exists (select from pause) and _is_paused(agent))
     );
 end;
 $$;
 
-comment on function moonmind_queue._open_lanes(text[], text[], text[]) is 'The lanes that a worker may take from now.';
+comment on function moonmind_queue._open_lanes(text[], text[], text[], moonmind_queue.policy) is 'The lanes that a worker may take from now.';
 -- <<<
 -- >>> sql/_order_jobs.sql
 -- _order_jobs(names, children, parents) → the jobs in an order in which none comes before its needs.
@@ -2274,16 +2302,11 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set jit = off
 as $$
-declare
-    v_agent text;
 begin
-    foreach v_agent in array p_agents loop
-        if current_setting('transaction_isolation') <> 'read committed'
-            or exists (select from sleeper where agent in (v_agent, '*'))
-        then
-            perform pg_notify('moonmind_queue', v_agent);
-        end if;
-    end loop;
+    perform pg_notify('moonmind_queue', to_wake.agent)
+    from unnest(p_agents) as to_wake (agent)
+    where current_setting('transaction_isolation') <> 'read committed'
+       or exists (select from sleeper where sleeper.agent in (to_wake.agent, '*'));
 end;
 $$;
 
@@ -2397,6 +2420,7 @@ set jit = off
 set enable_hashjoin = off
 set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
+set enable_bitmapscan = off
 as $$
 declare
     v_depth integer := p_limit + 10;
@@ -2962,22 +2986,34 @@ set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
-    c_most  constant integer := 100000;
-    v_now   constant timestamptz := _now();
-    v_lanes integer[];
-    v_ids   bigint[];
-    v_default interval;  -- when it serves every kind
+    c_most   constant integer := 100000;
+    v_now    constant timestamptz := _now();
+    v_policy constant policy := _policy();
+    v_lanes   integer[];
+    v_ids     bigint[];
+    v_limited boolean;
+    v_due     boolean;   -- whether something scheduled is due
+    v_default interval;  -- the timeout, when it serves every kind
 begin
-    perform _check_worker(p_worker);
+    perform _check_worker(p_worker, v_policy);
     perform _check_lease(p_lease);
     if coalesce(p_limit, 0) < 1 then
         raise exception 'claim needs a limit of at least 1, not %', p_limit
             using errcode = 'invalid_parameter_value';
     end if;
 
-    v_lanes := _open_lanes(p_agents, p_kinds, p_capabilities);
-    perform _promote(v_lanes, v_now);
-    if exists (select from run_limit) then
+    v_lanes := _open_lanes(p_agents, p_kinds, p_capabilities, v_policy);
+    select exists (select from run_limit),
+           exists (
+               select from unnest(v_lanes) as lane (id)
+               cross join lateral (select from scheduled where lane_id = lane.id and run_at <= v_now limit 1) as due
+           ),
+           (select max(timeout) from run_timeout having count(*) = 1)
+    into v_limited, v_due, v_default;
+    if v_due then
+        perform _promote(v_lanes, v_now);
+    end if;
+    if v_limited then
         v_ids := _take_within_limits(v_lanes, least(p_limit, c_most), v_now);
     else
         v_ids := _take(v_lanes, least(p_limit, c_most), v_now);
@@ -2985,8 +3021,6 @@ begin
     if v_ids = '{}' then
         return;
     end if;
-
-    select max(timeout) into v_default from run_timeout having count(*) = 1;
 
     return query
     with leased as (
@@ -3078,10 +3112,12 @@ set jit = off
 set enable_hashjoin = off
 set max_parallel_workers_per_gather = 0
 set enable_mergejoin = off
+set enable_bitmapscan = off
 as $$
 #variable_conflict use_column
 declare
     v_now       constant timestamptz := _now();
+    v_needed    boolean;
     v_done      bigint[];
     v_states    text[];  -- of these
     v_succeeded bigint[];
@@ -3093,7 +3129,7 @@ begin
             cardinality(p_tokens), cardinality(p_results), cardinality(p_job_ids)
             using errcode = 'invalid_parameter_value';
     end if;
-    perform _lock_ends(p_job_ids);
+    v_needed := _lock_ends(p_job_ids);
     perform _check_policy(p_job_ids, p_tokens);
 
     with held as materialized (
@@ -3137,7 +3173,7 @@ begin
     into v_done, v_states, v_succeeded
     from ended;
 
-    if exists (select from dependency where needs_job_id = any (v_succeeded)) then
+    if v_needed and v_succeeded is not null then
         perform _release_dependents(v_succeeded);
     end if;
     if v_succeeded is distinct from v_done then
@@ -3238,7 +3274,7 @@ set enable_seqscan = off
 set jit = off
 as $$
 begin
-    perform _check_worker(worker) from worker where id = p_worker_id;
+    perform _check_worker(worker, _policy()) from worker where id = p_worker_id;
     if p_asleep then
         insert into sleeper (agent, worker_id)
         select unnest(coalesce(agents, '{*}')), id from worker where id = p_worker_id
@@ -3340,6 +3376,8 @@ declare
     v_now    constant timestamptz := _now();
     v_policy constant text := coalesce(p_on_dependency_failure, 'wait');
     v_unmet  integer := 0;
+    v_lane   integer;
+    v_rank   bigint;
     v_id     bigint;
 begin
     if p_key is not null then
@@ -3354,6 +3392,16 @@ begin
         from job
         where id = any (p_after) and not _is_met(state, v_policy);
     end if;
+    -- Most lanes exist, and a call takes as long as a statement: what _lane() finds, found here.
+    select id into v_lane
+    from lane
+    where agent = p_agent
+      and kind = p_kind
+      and capabilities = p_capabilities
+      and repository = case when p_payload ? 'repository' then _repository(p_payload) else '' end
+      and concurrency_key = coalesce(p_concurrency_key, '')
+    order by id
+    limit 1;
 
     insert into job (
         key, name, agent, kind, state, priority, run_at, max_attempts, payload, created_at, updated_at,
@@ -3363,26 +3411,31 @@ begin
         p_key, p_name, p_agent, p_kind, case when v_unmet > 0 then 'waiting' else 'queued' end,
         coalesce(p_priority, 0), coalesce(p_run_at, v_now), coalesce(p_max_attempts, 3),
         coalesce(p_payload, '{}'), v_now, v_now,
-        _lane(p_agent, p_kind, p_capabilities, p_payload, p_concurrency_key),
+        coalesce(v_lane, _lane(p_agent, p_kind, p_capabilities, p_payload, p_concurrency_key)),
         v_unmet, 1, p_timeout, p_expires_at, v_policy,
-        case when isfinite(p_run_at) is not false  -- the check of the table refuses the rest by name
+        case when isfinite(p_run_at) is not false  -- the domain of run_at refuses the rest by name
             then _rank(coalesce(p_priority, 0), coalesce(p_run_at, v_now)) else 0 end
     )
     on conflict (key) where key is not null do nothing
-    returning id into v_id;
+    returning id, lane_id, rank into v_id, v_lane, v_rank;
     if v_id is null then  -- another transaction was quicker with this key, and has committed
         select id into strict v_id from job where key = p_key;
         return v_id;
     end if;
 
-    insert into dependency (job_id, needs_job_id)
-    select distinct v_id, needs from unnest(p_after) as needs;
     insert into event (job_id, seq, at, type, worker)
     values (v_id, 1, v_now, 'created', session_user);
+    if cardinality(p_after) > 0 then
+        insert into dependency (job_id, needs_job_id)
+        select distinct v_id, needs from unnest(p_after) as needs;
+    end if;
     if p_expires_at is not null then
         insert into expiry (expires_at, job_id) values (p_expires_at, v_id);
     end if;
-    if v_unmet = 0 then
+    if v_unmet = 0 and p_run_at is null then  -- the most frequent case of _offer()
+        insert into ready (lane_id, rank, job_id) values (v_lane, v_rank, v_id);
+        perform _ring(array[p_agent]);
+    elsif v_unmet = 0 then
         perform _offer(array[v_id]);
     elsif v_policy = 'cancel' then
         perform _cancel_doomed(array[v_id]);
@@ -3719,7 +3772,7 @@ begin
     if pg_snapshot_xmin(pg_current_snapshot())::text::bigint >= horizon then
         horizon := null;
     end if;
-    v_lanes := _open_lanes(p_agents, p_kinds, p_capabilities);
+    v_lanes := _open_lanes(p_agents, p_kinds, p_capabilities, _policy());
     if exists (select from run_limit) then
         v_lanes := array(
             select id from unnest(v_lanes) as id where id not in (select lane_id from _room(v_lanes) where room <= 0)
@@ -4257,7 +4310,7 @@ declare
     v_now constant timestamptz := _now();
     v_id  bigint;
 begin
-    perform _check_worker(p_worker);
+    perform _check_worker(p_worker, _policy());
     if coalesce(p_slots, 0) < 1 then
         raise exception 'a worker needs at least 1 slot, not %', coalesce(p_slots::text, 'null')
             using errcode = 'invalid_parameter_value';
@@ -4628,7 +4681,7 @@ set enable_seqscan = off
 set jit = off
 as $$
 begin
-    perform _check_worker(worker) from worker where id = p_id;
+    perform _check_worker(worker, _policy()) from worker where id = p_id;
     update worker
     set seen_at = _now(), stopped_at = case when p_stopped then _now() end
     where id = p_id;

@@ -170,7 +170,8 @@ PINS = {
     "pin child": "select from job where key = 'child' for update",
     "pin other": "select from job where key = 'right' for update",
     "pin lease": "select from lease for update",
-    "pin place": "select from ready for update",
+    # Nobody locks a place but who has locked its job.
+    "pin place": "select from job join ready on job_id = id for update",
 }
 
 
