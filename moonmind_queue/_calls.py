@@ -80,24 +80,25 @@ def enqueue(
     each attempt; from ``expires_at`` on no attempt begins; ``concurrency_key`` names what limits
     may count.
     """
-    return value(
-        "enqueue",
-        int,
-        kind=kind,
-        payload=to_json(executors.checked(kind, payload or {})),
-        agent=agent,
-        name=name,
-        key=key,
-        priority=priority,
-        run_at=run_at,
-        after=list(after),
-        max_attempts=max_attempts,
-        capabilities=list(capabilities),
-        timeout=timeout,
-        expires_at=expires_at,
-        on_dependency_failure=on_dependency_failure,
-        concurrency_key=concurrency_key,
-    )
+    options = {
+        "agent": agent,
+        "name": name,
+        "key": key,
+        "priority": priority,
+        "run_at": run_at,
+        "after": list(after) or (),
+        "max_attempts": max_attempts,
+        "capabilities": list(capabilities) or (),
+        "timeout": timeout,
+        "expires_at": expires_at,
+        "on_dependency_failure": on_dependency_failure,
+        "concurrency_key": concurrency_key,
+    }
+    defaults = enqueue.__kwdefaults__ or {}
+    # A value costs as much as a short statement, and what SQL takes by default it need not be told.
+    given = {option: it for option, it in options.items() if it != defaults[option]}
+    checked = to_json(executors.checked(kind, payload or {}))
+    return value("enqueue", int, kind=kind, payload=checked, **given)
 
 
 def enqueue_many(jobs: Iterable[Mapping[str, Any]]) -> Call[list[int]]:

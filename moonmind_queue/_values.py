@@ -17,7 +17,7 @@ from moonmind_queue import errors
 
 def to_json(value: Mapping[str, Any] | list[Any]) -> Jsonb:
     """Return a JSON value as PostgreSQL takes it; instants are written in ISO form."""
-    return Jsonb(storable(value), _dumps)
+    return Jsonb(value, _dumps)
 
 
 def storable(value: Any) -> Any:
@@ -44,7 +44,7 @@ def jsonbs(values: Iterable[Mapping[str, Any]]) -> str:
 def _quoted(value: Mapping[str, Any]) -> str:
     if not value:
         return "null"
-    text = _dumps(storable(value)).replace("\\", "\\\\").replace('"', '\\"')
+    text = _dumps(value).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{text}"'
 
 
@@ -54,10 +54,16 @@ def json_text(value: Jsonb) -> str:
 
 
 def _dumps(value: Any) -> str:
-    return json.dumps(
-        value,
-        default=lambda other: other.isoformat() if isinstance(other, datetime) else str(other),
-    )
+    text = _encode(value)
+    # As JSON, what cannot be stored begins like this; most values need no second look.
+    return _encode(storable(value)) if "\\u0000" in text or "\\ud" in text else text
+
+
+def _plain(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+_encode = json.JSONEncoder(default=_plain).encode
 
 
 @contextmanager

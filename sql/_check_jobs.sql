@@ -32,15 +32,6 @@ begin
               else job - v_names <> '{}' or jsonb_typeof(job -> 'after') not in ('array', 'null')
           end
     limit 1;
-    if v_fault is null then
-        select format('job %s: needs a kind, and kind, agent and capabilities of at most 200 characters each', place)
-        into v_fault
-        from rows from (jsonb_to_recordset(p_jobs) as (kind text, agent text, capabilities text[]))
-            with ordinality as job (kind, agent, capabilities, place)
-        where kind is null
-           or greatest(length(kind), length(agent), (select max(length(name)) from unnest(capabilities) as name)) > 200
-        limit 1;
-    end if;
     if v_fault is not null then
         raise exception '%', v_fault using errcode = 'invalid_parameter_value';
     end if;

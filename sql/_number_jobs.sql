@@ -1,11 +1,12 @@
--- _number_jobs(jobs) → place in the call, key, and the id that the job has or will have.
+-- _number_jobs(jobs) → place in the call, key, the id that the job has or will have, whether it is new.
 --
 -- Contract
---   * A key that a job has already, or that stood earlier in the call, brings that job's id.
+--   * A key that a job has already, or that stood earlier in the call, brings that job's id; only
+--     the first place of a key that no job has is new.
 --   * A new job's id is above those of all that it needs, so that id order is a lock order.
 -- Errors    22023 circle (with its path).
 create or replace function moonmind_queue._number_jobs(p_jobs jsonb)
-returns table (place bigint, key text, id bigint)
+returns table (place bigint, key text, id bigint, is_new boolean)
 language plpgsql
 set search_path = moonmind_queue, pg_temp
 as $$
@@ -20,7 +21,7 @@ declare
 begin
     if not jsonb_path_exists(p_jobs, '$[*].key ? (@ != null)') then
         return query
-        select place, null::text, nextval('moonmind_queue.job_id_seq')
+        select place, null::text, nextval('moonmind_queue.job_id_seq'), true
         from generate_series(1, jsonb_array_length(p_jobs)::bigint) as place;
         return;
     end if;
@@ -62,7 +63,7 @@ begin
             order by turn
         ) as ordered
     )
-    select given.place, given.key, coalesce(given.known, made.id)
+    select given.place, given.key, coalesce(given.known, made.id), given.known is null and given.first = given.place
     from unnest(v_keys, v_first, v_known) with ordinality as given (key, first, known, place)
     left join made on made.place = given.first;
 end;

@@ -19,61 +19,42 @@ set enable_seqscan = off
 set jit = off
 as $$
 declare
-    v_now  constant timestamptz := _now();
-    v_keys text[];    -- by place in the call
-    v_ids  bigint[];  -- by place in the call: what is returned
-    v_made bigint[];  -- the jobs that this call makes
+    v_now   constant timestamptz := _now();
+    v_lanes integer[];  -- by place in the call, as the next three
+    v_keys  text[];
+    v_ids   bigint[];   -- what is returned
+    v_new   boolean[];
+    v_made  bigint[];   -- the jobs that this call makes
 begin
     perform _check_jobs(p_jobs);
-    select array_agg(key order by place), array_agg(id order by place) into v_keys, v_ids
+    v_lanes := _lanes(p_jobs);
+    select array_agg(key order by place), array_agg(id order by place), array_agg(is_new order by place)
+    into v_keys, v_ids, v_new
     from _number_jobs(p_jobs);
 
-    insert into lane (agent, kind, capabilities, repository, concurrency_key)
-    select distinct coalesce(agent, 'codex'), kind,
-           case when capabilities <> '{}' then _capabilities(capabilities) else '{}' end,
-           case when payload ? 'repository' then _repository(payload) else '' end,
-           coalesce(concurrency_key, '')
-    from jsonb_to_recordset(p_jobs) as (agent text, kind text, capabilities text[], payload jsonb, concurrency_key text)
-    where kind is not null
-    except select agent, kind, capabilities, repository, concurrency_key from lane;
-
-    with given as (
-        select distinct on (v_ids[place]) *
-        from rows from (
-            jsonb_to_recordset(p_jobs) as (
-                kind text, payload jsonb, agent text, name text, key text, priority integer,
-                run_at timestamptz, max_attempts integer, capabilities text[], timeout interval,
-                expires_at timestamptz, on_dependency_failure text, concurrency_key text
-            )
-        ) with ordinality as job (
-            kind, payload, agent, name, key, priority, run_at, max_attempts, capabilities, timeout,
-            expires_at, on_dependency_failure, concurrency_key, place
-        )
-        order by v_ids[place], place
-    ),
-    made as (
+    with made as (
         insert into job (
             id, key, name, agent, kind, state, priority, run_at, max_attempts, payload, created_at,
             updated_at, lane_id, event_seq, timeout, expires_at, on_dependency_failure, rank
         )
         overriding system value
-        select v_ids[place], key, name, coalesce(given.agent, 'codex'), given.kind, 'queued',
-               coalesce(priority, 0), coalesce(run_at, v_now), coalesce(max_attempts, 3),
-               coalesce(payload, '{}'), v_now, v_now, coalesce(lane.id, 0), 1, timeout, expires_at,
-               coalesce(on_dependency_failure, 'wait'),
+        select id, key, name, coalesce(agent, 'codex'), kind, 'queued', coalesce(priority, 0),
+               coalesce(run_at, v_now), coalesce(max_attempts, 3), coalesce(payload, '{}'), v_now, v_now,
+               lane_id, 1, timeout, expires_at, coalesce(on_dependency_failure, 'wait'),
                case when isfinite(run_at) is not false
                    then _rank(coalesce(priority, 0), coalesce(run_at, v_now)) else 0 end
-        from given
-        left join (
-            select min(id) as id, agent, kind, capabilities, repository, concurrency_key
-            from lane group by 2, 3, 4, 5, 6
-        ) as lane
-            on lane.agent = coalesce(given.agent, 'codex')
-            and lane.kind = given.kind
-            and lane.capabilities = case when given.capabilities <> '{}' then _capabilities(given.capabilities) else '{}' end
-            and lane.repository = case when given.payload ? 'repository' then _repository(given.payload) else '' end
-            and lane.concurrency_key = coalesce(given.concurrency_key, '')
-        where not exists (select from job where job.id = v_ids[place])
+        from rows from (
+            jsonb_to_recordset(p_jobs) as (
+                kind text, payload jsonb, agent text, name text, key text, priority integer,
+                run_at timestamptz, max_attempts integer, timeout interval, expires_at timestamptz,
+                on_dependency_failure text
+            ),
+            unnest(v_lanes), unnest(v_ids), unnest(v_new)
+        ) as given (
+            kind, payload, agent, name, key, priority, run_at, max_attempts, timeout, expires_at,
+            on_dependency_failure, lane_id, id, is_new
+        )
+        where is_new
         order by key
         on conflict (key) where key is not null do nothing
         returning id, expires_at

@@ -693,15 +693,6 @@ begin
               else job - v_names <> '{}' or jsonb_typeof(job -> 'after') not in ('array', 'null')
           end
     limit 1;
-    if v_fault is null then
-        select format('job %s: needs a kind, and kind, agent and capabilities of at most 200 characters each', place)
-        into v_fault
-        from rows from (jsonb_to_recordset(p_jobs) as (kind text, agent text, capabilities text[]))
-            with ordinality as job (kind, agent, capabilities, place)
-        where kind is null
-           or greatest(length(kind), length(agent), (select max(length(name)) from unnest(capabilities) as name)) > 200
-        limit 1;
-    end if;
     if v_fault is not null then
         raise exception '%', v_fault using errcode = 'invalid_parameter_value';
     end if;
@@ -1337,6 +1328,77 @@ $$;
 
 comment on function moonmind_queue._lane(text, text, text[], jsonb, text) is 'The lane of a job.';
 -- <<<
+-- >>> sql/_lanes.sql
+-- _lanes(jobs) → the ids of their lanes, by place in the call; those that are new are made.
+--
+-- Errors    22023 no kind, or a kind, agent or capability above 200 characters, by its place; 23514
+--           an agent or a kind that the table refuses.
+create or replace function moonmind_queue._lanes(p_jobs jsonb)
+returns integer[]
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $$
+declare
+    v_lanes integer[];
+    v_fault text;
+begin
+    loop
+        with given as materialized (
+            select place, coalesce(agent, 'codex') as agent, kind,
+                   case when capabilities <> '{}' then _capabilities(capabilities) else '{}' end as capabilities,
+                   case when payload ? 'repository' then _repository(payload) else '' end as repository,
+                   coalesce(concurrency_key, '') as concurrency_key
+            from rows from (
+                jsonb_to_recordset(p_jobs) as (
+                    agent text, kind text, capabilities text[], payload jsonb, concurrency_key text
+                )
+            ) with ordinality as job (agent, kind, capabilities, payload, concurrency_key, place)
+        ),
+        known as (
+            select wanted.*, (
+                select min(lane.id)
+                from lane
+                where lane.agent = wanted.agent
+                  and lane.kind = wanted.kind
+                  and lane.capabilities = wanted.capabilities
+                  and lane.repository = wanted.repository
+                  and lane.concurrency_key = wanted.concurrency_key
+            ) as id
+            from (select distinct agent, kind, capabilities, repository, concurrency_key from given) as wanted
+        )
+        select array_agg(known.id order by given.place) into v_lanes
+        from given
+        left join known using (agent, kind, capabilities, repository, concurrency_key);
+        exit when array_position(v_lanes, null) is null;
+
+        select format('job %s: needs a kind, and kind, agent and capabilities of at most 200 characters each', place)
+        into v_fault
+        from rows from (jsonb_to_recordset(p_jobs) as (kind text, agent text, capabilities text[]))
+            with ordinality as job (kind, agent, capabilities, place)
+        where kind is null
+           or greatest(length(kind), length(agent), (select max(length(name)) from unnest(capabilities) as name)) > 200
+        limit 1;
+        if found then
+            raise exception '%', v_fault using errcode = 'invalid_parameter_value';
+        end if;
+        perform _lane(coalesce(agent, 'codex'), kind, coalesce(capabilities, '{}'), payload, concurrency_key)
+        from rows from (
+            jsonb_to_recordset(p_jobs) as (
+                agent text, kind text, capabilities text[], payload jsonb, concurrency_key text
+            ),
+            unnest(v_lanes)
+        ) as job (agent, kind, capabilities, payload, concurrency_key, lane_id)
+        where lane_id is null;
+    end loop;
+    return v_lanes;
+end;
+$$;
+
+comment on function moonmind_queue._lanes(jsonb) is 'The lanes of jobs.';
+-- <<<
 -- >>> sql/_lock_dependents.sql
 -- _lock_dependents(job, wait) → whether all jobs are locked that change when this one fails.
 --
@@ -1751,14 +1813,15 @@ $$;
 comment on function moonmind_queue._now() is 'The one clock of the queue.';
 -- <<<
 -- >>> sql/_number_jobs.sql
--- _number_jobs(jobs) → place in the call, key, and the id that the job has or will have.
+-- _number_jobs(jobs) → place in the call, key, the id that the job has or will have, whether it is new.
 --
 -- Contract
---   * A key that a job has already, or that stood earlier in the call, brings that job's id.
+--   * A key that a job has already, or that stood earlier in the call, brings that job's id; only
+--     the first place of a key that no job has is new.
 --   * A new job's id is above those of all that it needs, so that id order is a lock order.
 -- Errors    22023 circle (with its path).
 create or replace function moonmind_queue._number_jobs(p_jobs jsonb)
-returns table (place bigint, key text, id bigint)
+returns table (place bigint, key text, id bigint, is_new boolean)
 language plpgsql
 set search_path = moonmind_queue, pg_temp
 as $$
@@ -1773,7 +1836,7 @@ declare
 begin
     if not jsonb_path_exists(p_jobs, '$[*].key ? (@ != null)') then
         return query
-        select place, null::text, nextval('moonmind_queue.job_id_seq')
+        select place, null::text, nextval('moonmind_queue.job_id_seq'), true
         from generate_series(1, jsonb_array_length(p_jobs)::bigint) as place;
         return;
     end if;
@@ -1815,7 +1878,7 @@ begin
             order by turn
         ) as ordered
     )
-    select given.place, given.key, coalesce(given.known, made.id)
+    select given.place, given.key, coalesce(given.known, made.id), given.known is null and given.first = given.place
     from unnest(v_keys, v_first, v_known) with ordinality as given (key, first, known, place)
     left join made on made.place = given.first;
 end;
@@ -3469,61 +3532,42 @@ set enable_seqscan = off
 set jit = off
 as $$
 declare
-    v_now  constant timestamptz := _now();
-    v_keys text[];    -- by place in the call
-    v_ids  bigint[];  -- by place in the call: what is returned
-    v_made bigint[];  -- the jobs that this call makes
+    v_now   constant timestamptz := _now();
+    v_lanes integer[];  -- by place in the call, as the next three
+    v_keys  text[];
+    v_ids   bigint[];   -- what is returned
+    v_new   boolean[];
+    v_made  bigint[];   -- the jobs that this call makes
 begin
     perform _check_jobs(p_jobs);
-    select array_agg(key order by place), array_agg(id order by place) into v_keys, v_ids
+    v_lanes := _lanes(p_jobs);
+    select array_agg(key order by place), array_agg(id order by place), array_agg(is_new order by place)
+    into v_keys, v_ids, v_new
     from _number_jobs(p_jobs);
 
-    insert into lane (agent, kind, capabilities, repository, concurrency_key)
-    select distinct coalesce(agent, 'codex'), kind,
-           case when capabilities <> '{}' then _capabilities(capabilities) else '{}' end,
-           case when payload ? 'repository' then _repository(payload) else '' end,
-           coalesce(concurrency_key, '')
-    from jsonb_to_recordset(p_jobs) as (agent text, kind text, capabilities text[], payload jsonb, concurrency_key text)
-    where kind is not null
-    except select agent, kind, capabilities, repository, concurrency_key from lane;
-
-    with given as (
-        select distinct on (v_ids[place]) *
-        from rows from (
-            jsonb_to_recordset(p_jobs) as (
-                kind text, payload jsonb, agent text, name text, key text, priority integer,
-                run_at timestamptz, max_attempts integer, capabilities text[], timeout interval,
-                expires_at timestamptz, on_dependency_failure text, concurrency_key text
-            )
-        ) with ordinality as job (
-            kind, payload, agent, name, key, priority, run_at, max_attempts, capabilities, timeout,
-            expires_at, on_dependency_failure, concurrency_key, place
-        )
-        order by v_ids[place], place
-    ),
-    made as (
+    with made as (
         insert into job (
             id, key, name, agent, kind, state, priority, run_at, max_attempts, payload, created_at,
             updated_at, lane_id, event_seq, timeout, expires_at, on_dependency_failure, rank
         )
         overriding system value
-        select v_ids[place], key, name, coalesce(given.agent, 'codex'), given.kind, 'queued',
-               coalesce(priority, 0), coalesce(run_at, v_now), coalesce(max_attempts, 3),
-               coalesce(payload, '{}'), v_now, v_now, coalesce(lane.id, 0), 1, timeout, expires_at,
-               coalesce(on_dependency_failure, 'wait'),
+        select id, key, name, coalesce(agent, 'codex'), kind, 'queued', coalesce(priority, 0),
+               coalesce(run_at, v_now), coalesce(max_attempts, 3), coalesce(payload, '{}'), v_now, v_now,
+               lane_id, 1, timeout, expires_at, coalesce(on_dependency_failure, 'wait'),
                case when isfinite(run_at) is not false
                    then _rank(coalesce(priority, 0), coalesce(run_at, v_now)) else 0 end
-        from given
-        left join (
-            select min(id) as id, agent, kind, capabilities, repository, concurrency_key
-            from lane group by 2, 3, 4, 5, 6
-        ) as lane
-            on lane.agent = coalesce(given.agent, 'codex')
-            and lane.kind = given.kind
-            and lane.capabilities = case when given.capabilities <> '{}' then _capabilities(given.capabilities) else '{}' end
-            and lane.repository = case when given.payload ? 'repository' then _repository(given.payload) else '' end
-            and lane.concurrency_key = coalesce(given.concurrency_key, '')
-        where not exists (select from job where job.id = v_ids[place])
+        from rows from (
+            jsonb_to_recordset(p_jobs) as (
+                kind text, payload jsonb, agent text, name text, key text, priority integer,
+                run_at timestamptz, max_attempts integer, timeout interval, expires_at timestamptz,
+                on_dependency_failure text
+            ),
+            unnest(v_lanes), unnest(v_ids), unnest(v_new)
+        ) as given (
+            kind, payload, agent, name, key, priority, run_at, max_attempts, timeout, expires_at,
+            on_dependency_failure, lane_id, id, is_new
+        )
+        where is_new
         order by key
         on conflict (key) where key is not null do nothing
         returning id, expires_at
