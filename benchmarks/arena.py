@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self
+from urllib.parse import urlsplit
 
 import psycopg
 from local_postgres import LocalPostgres
-from psycopg.conninfo import make_conninfo
 
 from benchmarks.contest import Contestant
 
@@ -68,7 +68,8 @@ class Arena:
         with psycopg.connect(server.dsn, autocommit=True) as admin:
             admin.execute(f"create database {name}")
             try:
-                dsn = make_conninfo(server.dsn, dbname=name)
+                # A URL: not every driver reads libpq's other form.
+                dsn = urlsplit(server.dsn)._replace(path=f"/{name}").geturl()
                 words = contestant.install(dsn)
                 self.versions[contestant.name] = words["version"]
                 with psycopg.connect(dsn, autocommit=True) as look:
