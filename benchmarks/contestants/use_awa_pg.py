@@ -36,22 +36,13 @@ class Producer:
 class AwaPg:
     """See ``speech.Contestant``."""
 
-    # Its view awa.jobs does not show what is claimed, so this counts: behind the claims' cursor,
-    # put off, leased, and claimed but not closed. What has ended is in none of these.
+    # Its view awa.jobs does not show what is claimed, and reads the cursor of the claims from a
+    # sequence, which runs ahead of their commit. So: what came in less what was taken out or
+    # claimed, what is put off, what is leased, and what was claimed less what was closed.
     unfinished = """
-        with cursor as materialized (
-            select queue, priority, enqueue_shard, awa.sequence_next_value(seq_name) as next
-              from awa.queue_claim_heads)
-        select (select count(*)
-                  from awa.ready_entries ready join cursor using (queue, priority, enqueue_shard)
-                 where lane_seq >= next
-                   and not exists (select from awa.ready_tombstones gone
-                                    where gone.ready_slot = ready.ready_slot
-                                      and gone.ready_generation = ready.ready_generation
-                                      and gone.queue = ready.queue
-                                      and gone.priority = ready.priority
-                                      and gone.enqueue_shard = ready.enqueue_shard
-                                      and gone.lane_seq = ready.lane_seq))
+        select (select count(*) from awa.ready_entries)
+             - (select count(*) from awa.ready_tombstones)
+             - (select coalesce(sum(claimed_count), 0) from awa.ready_claim_attempt_batches)
              + (select count(*) from awa.deferred_jobs)
              + (select count(*) from awa.leases)
              + (select count(*) from awa.lease_claims)

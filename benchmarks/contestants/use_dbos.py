@@ -11,10 +11,11 @@ NAME = "bench"  # of the application: its workers take only what was enqueued in
 QUEUE = "bench"
 OPTIONS: EnqueueOptions = {"workflow_name": "nothing", "queue_name": QUEUE}
 
-CONCURRENCY = 1000  # a worker's, from dbos's own benchmark of queues: a poll may claim so many
-THREADS = 16  # for workflows; dbos's own 512 only compete for the interpreter here
-# Seconds between polls, for there is no notification: the smallest that leaves an idle server
-# alone for a pickup, and for a drain one that does not interrupt the work at hand too often.
+CONCURRENCY = 1000  # of one worker, as in dbos's own benchmark: one poll may claim so many
+# For plain functions, which cost two thirds of what coroutines do here; the 512 of that
+# benchmark only compete for the interpreter.
+THREADS = 16
+# Seconds between polls, for there is no notification; faster ones bring nothing sooner.
 POLL = {"drain": 0.05, "pickup": 0.005}
 
 
