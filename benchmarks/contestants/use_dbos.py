@@ -15,8 +15,9 @@ CONCURRENCY = 1000  # of one worker, as in dbos's own benchmark: one poll may cl
 # For plain functions, which cost two thirds of what coroutines do here; the 512 of that
 # benchmark only compete for the interpreter.
 THREADS = 16
-# Seconds between polls, for there is no notification; faster ones bring nothing sooner.
-POLL = {"drain": 0.05, "pickup": 0.005}
+# Seconds between polls, for there is no notification. Its default is a second; while it drains,
+# a poll more often claims nothing sooner.
+POLL = {"drain": 0.05, "pickup": 0.001}
 
 
 class Producer:
