@@ -1,6 +1,7 @@
 """W5: steady work while another session keeps every dead row from being cleaned up."""
 
 import time
+from bisect import bisect
 
 import psycopg
 
@@ -60,12 +61,20 @@ def held_horizon(trial: Trial) -> Figures:
 
 
 def rate(samples: list[tuple[float, int]], since: float, until: float) -> float:
-    """Return the jobs a second between two instants."""
-    inside = [sample for sample in samples if since <= sample[0] <= until]
-    if len(inside) < 2:
+    """Return the jobs a second between two instants, of which there are samples round about."""
+    since = max(since, samples[0][0])
+    if until <= since:
         return 0.0
-    (began, before), (ended, after) = inside[0], inside[-1]
-    return (after - before) / (ended - began)
+    return (_at(samples, until) - _at(samples, since)) / (until - since)
+
+
+def _at(samples: list[tuple[float, int]], instant: float) -> float:
+    """Return how many jobs had been handled; a slow producer leaves long gaps between samples."""
+    after = bisect(samples, (instant, 0))
+    if after in (0, len(samples)):
+        return samples[min(after, len(samples) - 1)][1]
+    (began, before), (ended, then) = samples[after - 1], samples[after]
+    return before + (then - before) * (instant - began) / (ended - began)
 
 
 WORKS = [
