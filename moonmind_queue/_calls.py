@@ -6,10 +6,13 @@ names, defaults and words of a question stand once: here.
 """
 
 import inspect
+import operator
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from functools import cache
+from itertools import repeat
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -315,12 +318,12 @@ def _quick_row(row: type[Row]) -> RowFactory[Row]:
     if hasattr(row, "__post_init__"):
         return class_row(row)
     setters = [getattr(row, field.name).__set__ for field in fields(row)]
+    exhaust = deque[None](maxlen=0).extend
 
     def factory(_: Any) -> Callable[[Sequence[Any]], Row]:
         def make(values: Sequence[Any]) -> Row:
             record = row.__new__(row)
-            for put, value in zip(setters, values, strict=True):
-                put(record, value)
+            exhaust(map(operator.call, setters, repeat(record), values))
             return record
 
         return make

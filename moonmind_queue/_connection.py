@@ -1,11 +1,13 @@
 """How every connection of this package is made."""
 
+import json
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import psycopg
+from psycopg.types.json import set_json_loads
 
 from moonmind_queue import errors
 
@@ -18,11 +20,20 @@ def open_connection(dsn: str, *, application_name: str) -> Iterator[psycopg.Conn
     except (psycopg.Error, UnicodeError) as error:
         raise errors.from_connecting(error) from error
     with connection:
+        set_json_loads(_loads, connection)
         try:
             prepare_only_directly(connection)
         except psycopg.Error as error:
             raise errors.from_connecting(error) from error
         yield connection
+
+
+def _loads(text: str | bytes) -> Any:
+    """Read JSON as PostgreSQL writes it: the usual way is for whatever else JSON may look like."""
+    return _decode(text if isinstance(text, str) else text.decode())[0]
+
+
+_decode = json.JSONDecoder().raw_decode
 
 
 def connection_options(application_name: str) -> dict[str, Any]:
