@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -52,11 +53,16 @@ class Attempt:
     the request that gave or renewed it, so that it can only be too early.
     """
 
-    __slots__ = ("_shared", "_stop", "abandoned", "deadline", "job", "lost", "stopping")
+    __slots__ = (
+        *("_shared", "_stop", "abandoned", "begun"),
+        *("deadline", "job", "lost", "started", "stopping"),
+    )
 
-    def __init__(self, job: ClaimedJob, deadline: float, shared: Shared) -> None:
+    def __init__(self, job: ClaimedJob, deadline: float, shared: Shared, *, started: bool) -> None:
         self.job = job
         self.deadline = deadline
+        self.started = started  # whether the database knows that it runs
+        self.begun = False
         self.lost = False
         self.abandoned = False  # handed back although it did not end
         self.stopping = False
@@ -80,6 +86,12 @@ class Attempt:
             if self._stop is not None:
                 self._stop.set()
 
+    def start(self, queue: Queue) -> None:
+        """Let the database know that the work has begun, if it does not yet; ``LeaseLost``."""
+        if not self.started:
+            queue.start(self.job)
+            self.started = True
+
     def lose(self, why: str) -> None:
         """Stop the work: somebody else may have the job by now."""
         if not self.lost:
@@ -91,6 +103,7 @@ class Attempt:
         """Do the work and return how it ended."""
         if self.stopping:
             return Ending("stopped", reason="stopped before it began")
+        self.begun = True
         context = JobContext(self, self._shared)
         ending = self._run(executor, context)
         context.close()
@@ -144,10 +157,8 @@ class JobContext:
     ) -> None:
         """Add a ``progress`` event; a failure is logged and never fails the job."""
         try:
-            with self._shared.pool.connection(timeout=5) as connection:
-                Queue(connection).append_event(
-                    self._job, "progress", message, level=level, data=data
-                )
+            with self._queue(5) as queue:
+                queue.append_event(self._job, "progress", message, level=level, data=data)
         except LeaseLost:
             self._attempt.stop()
         except (QueueError, psycopg.Error, PoolTimeout, PoolClosed) as error:
@@ -169,9 +180,9 @@ class JobContext:
 
     def _send(self, pieces: Sequence[Piece]) -> bool:
         try:
-            with self._shared.pool.connection(timeout=5) as connection, connection.transaction():
+            with self._queue(5) as queue, queue.connection.transaction():
                 for piece in pieces:
-                    Queue(connection).append_log(
+                    queue.append_log(
                         self._job, piece.content, stream=piece.stream, stage=piece.stage
                     )
         except LeaseLost:
@@ -183,6 +194,13 @@ class JobContext:
             log.warning("job.log_refused", job=self._job.id, error=str(error))
         return True
 
+    @contextmanager
+    def _queue(self, patience: float) -> Iterator[Queue]:
+        with self._shared.pool.connection(timeout=patience) as connection:
+            queue = Queue(connection)
+            self._attempt.start(queue)  # what it says comes after that
+            yield queue
+
     def attach(
         self, name: str, source: Path | bytes, content_type: str = "application/octet-stream"
     ) -> None:
@@ -190,8 +208,8 @@ class JobContext:
         patience = time.monotonic() + UPLOAD_PATIENCE
         while True:
             try:
-                with self._shared.pool.connection(timeout=10) as connection:
-                    Queue(connection).put_artifact(
+                with self._queue(10) as queue:
+                    queue.put_artifact(
                         self._job,
                         name,
                         source,

@@ -39,7 +39,7 @@ class Crew:
         self._slots, self._executors = slots, executors
         self._ended, self._hungry = ended, hungry
         self._waiting: SimpleQueue[Attempt] = SimpleQueue()
-        self._began: dict[int, float] = {}  # thread → when the job that it runs began
+        self._running: dict[int, tuple[float, Attempt]] = {}  # by thread, since when
         self._threads = 0
         self._ahead = 0  # how many jobs may wait
         self._lock = threading.Lock()
@@ -47,9 +47,14 @@ class Crew:
         self._number, self._seconds = 0, 0.0  # of jobs that ended, and what they took
 
     @property
-    def idle(self) -> bool:
-        """Whether every job would begin at once that fits into :meth:`room`."""
+    def prompt(self) -> bool:
+        """Whether every job that fits into :meth:`room` would begin at once."""
         return self._ahead == 0
+
+    @property
+    def secret(self) -> bool:
+        """Whether something runs that the database does not know of."""
+        return any(not attempt.started for _, attempt in list(self._running.values()))
 
     def room(self) -> int:
         """Return how many more jobs are wanted; 0 while enough of them wait."""
@@ -75,8 +80,8 @@ class Crew:
         """Take back the jobs that wait, where every thread is at its own for too long."""
         late = time.monotonic() - OVERDUE
         taken: list[Attempt] = []
-        began = list(self._began.values())
-        if len(began) == self._slots and max(began) < late:
+        running = list(self._running.values())
+        if len(running) == self._slots and max(began for began, _ in running) < late:
             with suppress(Empty):
                 while True:
                     taken.append(self._waiting.get_nowait())
@@ -84,25 +89,32 @@ class Crew:
                 self._open -= len(taken)
         return taken
 
+    def unstarted(self) -> list[Attempt]:
+        """Return what runs for a while already and the database does not know of."""
+        late = time.monotonic() - AHEAD
+        running = list(self._running.values())
+        return [attempt for began, attempt in running if not attempt.started and began < late]
+
     def _affordable(self) -> int:
         number, seconds = self._number, self._seconds
         if not number:
             return 0
         now = time.monotonic()
-        for running in [now - began for began in list(self._began.values())]:
-            if running > seconds / number:  # those now are longer than those before
-                number, seconds = number + 1, seconds + running
+        for began, _ in list(self._running.values()):
+            if now - began > seconds / number:  # those now are longer than those before
+                number, seconds = number + 1, seconds + now - began
         return min(int(self._slots * AHEAD * number / max(seconds, 1e-6)), MOST)
 
     def _work(self) -> None:
         this = threading.get_ident()
         while True:
             attempt = self._waiting.get()
-            self._began[this] = began = time.monotonic()
+            began = time.monotonic()
+            self._running[this] = began, attempt
             # What an executor binds to the context of its thread is not the next job's.
             ending = Context().run(attempt.run, self._executors[attempt.job.kind])
             took = time.monotonic() - began
-            del self._began[this]
+            del self._running[this]
             with self._lock:
                 self._open -= 1
                 self._number += 1

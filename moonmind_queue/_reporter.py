@@ -114,6 +114,8 @@ class Reporter:
         if attempt.lost and ending.verdict == "stopped":
             return  # nothing to say, and nobody to say it to; a result is still worth a try
         try:
+            if attempt.begun and ending.verdict != "done":
+                attempt.start(queue)
             if ending.verdict == "done":
                 try:
                     self._complete(queue, job, ending)

@@ -14,6 +14,7 @@ Threads, each with a connection of its own:
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 
 import structlog
@@ -27,13 +28,13 @@ from moonmind_queue._connection import (
     reconnect_delay,
     spread,
 )
-from moonmind_queue._crew import MOST, OVERDUE, Crew
+from moonmind_queue._crew import AHEAD, MOST, OVERDUE, Crew
 from moonmind_queue._keeper import Keeper
 from moonmind_queue._listener import Listener
 from moonmind_queue._poll import Poll
 from moonmind_queue._reporter import Reporter
 from moonmind_queue._ticker import tick
-from moonmind_queue.errors import DatabaseUnavailable, InvalidArgument
+from moonmind_queue.errors import DatabaseUnavailable, InvalidArgument, LeaseLost
 from moonmind_queue.executors import Executor
 from moonmind_queue.model import ClaimedJob
 from moonmind_queue.queue import Queue, connect
@@ -182,6 +183,7 @@ class Worker:
             if self._over():
                 return
             self._hand_back()
+            self._tell_started(queue)
             claiming = self._may_claim and self._stop_at is None
             room = self._room()
             if claiming and (self._due or (not room and time.monotonic() > self._next_reclaim)):
@@ -189,7 +191,8 @@ class Worker:
             looked = claiming and room > 0 and self._look.is_set()
             if looked and self._claim(queue, room):
                 continue
-            self._wake.wait(self._patience(queue, room=room, looked=looked))
+            patience = self._patience(queue, room=room, looked=looked)
+            self._wake.wait(min(patience, AHEAD) if self._crew.secret else patience)
 
     def _over(self) -> bool:
         if self._stop_at is not None and time.monotonic() - self._stop_at > DEADLINE:
@@ -256,7 +259,7 @@ class Worker:
     def _claim(self, queue: Queue, room: int) -> int:
         self._look.clear()  # first: what comes from here on is looked for again
         self._may_claim = not self._once
-        before = time.monotonic()
+        before, prompt = time.monotonic(), self._crew.prompt
         jobs = queue.claim(
             self._name,
             agents=self._agents,
@@ -264,20 +267,24 @@ class Worker:
             capabilities=self._capabilities,
             limit=room,
             lease=self._lease,
-            start=True,
+            start=prompt,
         )
         if jobs:
-            self._start(jobs, before)
+            self._start(jobs, before, started=prompt)
             self._doze(queue, asleep=False)  # or every producer would notify a worker that works
             self._look.set()
             self._poll.reset()
         self._claimed += len(jobs)
         return len(jobs)
 
-    def _start(self, jobs: Sequence[ClaimedJob], before: float) -> None:
-        attempts = [Attempt(job, before + job.lasts.total_seconds(), self._shared) for job in jobs]
+    def _start(self, jobs: Sequence[ClaimedJob], before: float, *, started: bool) -> None:
+        attempts = [
+            Attempt(job, before + job.lasts.total_seconds(), self._shared, started=started)
+            for job in jobs
+        ]
+        event = "job.started" if started else "job.claimed"
         for job in jobs:
-            log.info("job.started", job=job.id, kind=job.kind, attempt=job.attempt)
+            log.info(event, job=job.id, kind=job.kind, attempt=job.attempt)
         with self._lock:
             self._held |= {attempt.job.token: attempt for attempt in attempts}
         self._crew.add(attempts)
@@ -310,6 +317,12 @@ class Worker:
         """Release what waits behind jobs that are longer than those before them were."""
         for attempt in self._crew.withdraw():
             self._reporter.put(attempt, Ending("stopped", reason="others may begin it sooner"))
+
+    def _tell_started(self, queue: Queue) -> None:
+        """Let the database know of jobs claimed ahead that turn out to take a while."""
+        for attempt in self._crew.unstarted():
+            with suppress(LeaseLost):  # it has just ended
+                attempt.start(queue)
 
     def _stop_jobs(self) -> None:
         """Tell running jobs to end; hand back those that do not within the grace."""

@@ -92,8 +92,8 @@ begin
         ) end) as allowed
     ),
     held as (
-        insert into lease (job_id, token, attempt, lane_id, expires_at, deadline_at, worker)
-        select id, token, attempt, lane_id, v_now + least(p_lease, allowed), v_now + allowed, p_worker
+        insert into lease (job_id, token, attempt, lane_id, expires_at, deadline_at, worker, started)
+        select id, token, attempt, lane_id, v_now + least(p_lease, allowed), v_now + allowed, p_worker, p_start
         from leased
     ),
     logged as (

@@ -2,12 +2,13 @@
 --
 -- Contract
 --   * jobs[i] is held with tokens[i] and ends as succeeded with results[i] (null: {}).
+--   * A job that is claimed has been started too: who runs short jobs need not say so before.
 --   * A job that is missing from the answer is a lease that was lost; nothing of it changes.
 --   * A cancel request that came first wins: the job is cancelled, its result kept.
 --   * Dependents are released in the same transaction.
--- Locks     the jobs and their dependents in one id order, then the leases.
+-- Locks     the jobs and their dependents in one id order; then the leases, which go.
 -- Notifies  moonmind_queue, for dependents.
--- Events    completed or cancelled; ready for dependents.
+-- Events    started where it is missing; completed or cancelled; ready for dependents.
 -- Errors    22023 lists of different length; 23514 a result that is not an object; MQ004.
 create or replace function moonmind_queue.complete_many(
     p_job_ids bigint[],
@@ -46,16 +47,16 @@ begin
 
     with held as materialized (
         select given.job_id, lease.worker, lease.cancel_requested_at is not null as cancelled,
-               lease.cancel_reason, coalesce(given.result, '{}') as result
+               lease.cancel_reason, lease.started, coalesce(given.result, '{}') as result
         from (
             select * from unnest(p_job_ids, p_tokens, p_results) as given (job_id, token, result)
             order by given.job_id
         ) as given
-        cross join lateral (  -- for update is a fence too: from what is given to its lease
+        cross join lateral (  -- with the job locked, nobody but renew() writes its lease
             select lease.*
             from lease
             where lease.job_id = given.job_id and lease.token = given.token
-            for update
+            offset 0  -- a fence: from what is given to its lease, whatever statistics say
         ) as lease
     ),
     released as (
@@ -68,13 +69,19 @@ begin
             error = case when cancelled then held.cancel_reason end,
             finished_at = v_now,
             updated_at = v_now,
-            event_seq = event_seq + 1
+            started_at = coalesce(started_at, v_now),
+            event_seq = event_seq + case when held.started then 1 else 2 end
         from held
         where job.id = held.job_id
-        returning job.id, job.state, job.event_seq, job.result, held.worker, held.cancelled, held.cancel_reason
+        returning job.id, job.state, job.event_seq, job.result, held.worker, held.cancelled, held.cancel_reason,
+                  held.started
     ),
     logged as (
         insert into event (job_id, seq, at, type, level, message, worker, data)
+        select id, event_seq - 1, v_now, 'started', 'info', '', worker, null
+        from ended
+        where not started
+        union all
         select id, event_seq, v_now,
                case when cancelled then 'cancelled' else 'completed' end,
                case when cancelled then 'warn' else 'info' end,

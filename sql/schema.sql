@@ -194,7 +194,8 @@ create table moonmind_queue.lease (
     deadline_at         timestamptz not null,
     worker              text        not null,
     cancel_requested_at timestamptz,
-    cancel_reason       text
+    cancel_reason       text,
+    started             boolean     not null default false
 )
 -- Renewal rewrites expires_at in place: no index names it and half of each page stays free.
 with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
@@ -203,6 +204,7 @@ comment on table moonmind_queue.lease is 'One row per job that a worker holds.';
 comment on column moonmind_queue.lease.token is 'The fence: new at every claim, never reused; every write of a holder carries it.';
 comment on column moonmind_queue.lease.deadline_at is 'When the attempt has taken too long: no renewal reaches beyond.';
 comment on column moonmind_queue.lease.lane_id is 'Of its job: what run_limit counts.';
+comment on column moonmind_queue.lease.started is 'Whether the holder said that it runs the job: then that is running, else claimed.';
 comment on column moonmind_queue.lease.cancel_requested_at is 'Set when somebody asked for the running job to be cancelled.';
 
 create sequence moonmind_queue.event_pos_seq;

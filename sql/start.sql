@@ -19,6 +19,7 @@ begin
     set state = 'running', started_at = coalesce(started_at, v_now), updated_at = v_now
     where id = p_job_id and state = 'claimed';
     if found then
+        update lease set started = true where job_id = p_job_id;
         perform _log(p_job_id, 'started', p_worker => v_lease.worker);
     end if;
 end;

@@ -195,7 +195,8 @@ create table moonmind_queue.lease (
     deadline_at         timestamptz not null,
     worker              text        not null,
     cancel_requested_at timestamptz,
-    cancel_reason       text
+    cancel_reason       text,
+    started             boolean     not null default false
 )
 -- Renewal rewrites expires_at in place: no index names it and half of each page stays free.
 with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
@@ -204,6 +205,7 @@ comment on table moonmind_queue.lease is 'One row per job that a worker holds.';
 comment on column moonmind_queue.lease.token is 'The fence: new at every claim, never reused; every write of a holder carries it.';
 comment on column moonmind_queue.lease.deadline_at is 'When the attempt has taken too long: no renewal reaches beyond.';
 comment on column moonmind_queue.lease.lane_id is 'Of its job: what run_limit counts.';
+comment on column moonmind_queue.lease.started is 'Whether the holder said that it runs the job: then that is running, else claimed.';
 comment on column moonmind_queue.lease.cancel_requested_at is 'Set when somebody asked for the running job to be cancelled.';
 
 create sequence moonmind_queue.event_pos_seq;
@@ -3101,8 +3103,8 @@ begin
         ) end) as allowed
     ),
     held as (
-        insert into lease (job_id, token, attempt, lane_id, expires_at, deadline_at, worker)
-        select id, token, attempt, lane_id, v_now + least(p_lease, allowed), v_now + allowed, p_worker
+        insert into lease (job_id, token, attempt, lane_id, expires_at, deadline_at, worker, started)
+        select id, token, attempt, lane_id, v_now + least(p_lease, allowed), v_now + allowed, p_worker, p_start
         from leased
     ),
     logged as (
@@ -3153,12 +3155,13 @@ comment on function moonmind_queue.complete(bigint, bigint, jsonb) is 'End a lea
 --
 -- Contract
 --   * jobs[i] is held with tokens[i] and ends as succeeded with results[i] (null: {}).
+--   * A job that is claimed has been started too: who runs short jobs need not say so before.
 --   * A job that is missing from the answer is a lease that was lost; nothing of it changes.
 --   * A cancel request that came first wins: the job is cancelled, its result kept.
 --   * Dependents are released in the same transaction.
--- Locks     the jobs and their dependents in one id order, then the leases.
+-- Locks     the jobs and their dependents in one id order; then the leases, which go.
 -- Notifies  moonmind_queue, for dependents.
--- Events    completed or cancelled; ready for dependents.
+-- Events    started where it is missing; completed or cancelled; ready for dependents.
 -- Errors    22023 lists of different length; 23514 a result that is not an object; MQ004.
 create or replace function moonmind_queue.complete_many(
     p_job_ids bigint[],
@@ -3197,16 +3200,16 @@ begin
 
     with held as materialized (
         select given.job_id, lease.worker, lease.cancel_requested_at is not null as cancelled,
-               lease.cancel_reason, coalesce(given.result, '{}') as result
+               lease.cancel_reason, lease.started, coalesce(given.result, '{}') as result
         from (
             select * from unnest(p_job_ids, p_tokens, p_results) as given (job_id, token, result)
             order by given.job_id
         ) as given
-        cross join lateral (  -- for update is a fence too: from what is given to its lease
+        cross join lateral (  -- with the job locked, nobody but renew() writes its lease
             select lease.*
             from lease
             where lease.job_id = given.job_id and lease.token = given.token
-            for update
+            offset 0  -- a fence: from what is given to its lease, whatever statistics say
         ) as lease
     ),
     released as (
@@ -3219,13 +3222,19 @@ begin
             error = case when cancelled then held.cancel_reason end,
             finished_at = v_now,
             updated_at = v_now,
-            event_seq = event_seq + 1
+            started_at = coalesce(started_at, v_now),
+            event_seq = event_seq + case when held.started then 1 else 2 end
         from held
         where job.id = held.job_id
-        returning job.id, job.state, job.event_seq, job.result, held.worker, held.cancelled, held.cancel_reason
+        returning job.id, job.state, job.event_seq, job.result, held.worker, held.cancelled, held.cancel_reason,
+                  held.started
     ),
     logged as (
         insert into event (job_id, seq, at, type, level, message, worker, data)
+        select id, event_seq - 1, v_now, 'started', 'info', '', worker, null
+        from ended
+        where not started
+        union all
         select id, event_seq, v_now,
                case when cancelled then 'cancelled' else 'completed' end,
                case when cancelled then 'warn' else 'info' end,
@@ -4953,6 +4962,7 @@ begin
     set state = 'running', started_at = coalesce(started_at, v_now), updated_at = v_now
     where id = p_job_id and state = 'claimed';
     if found then
+        update lease set started = true where job_id = p_job_id;
         perform _log(p_job_id, 'started', p_worker => v_lease.worker);
     end if;
 end;

@@ -232,6 +232,8 @@ class Model:
         for held, result in results:
             if lease := self._lease(held):
                 job = self.jobs[held.id]
+                if job.state == "claimed":
+                    job.history.append("started")
                 job.result = result
                 ended[job.id] = self._end(
                     job, "cancelled" if lease.cancel else "succeeded", lease.cancel
