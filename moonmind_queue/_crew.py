@@ -96,14 +96,10 @@ class Crew:
         return [attempt for began, attempt in running if not attempt.started and began < late]
 
     def _affordable(self) -> int:
-        number, seconds = self._number, self._seconds
-        if not number:
-            return 0
-        now = time.monotonic()
-        for began, _ in list(self._running.values()):
-            if now - began > seconds / number:  # those now are longer than those before
-                number, seconds = number + 1, seconds + now - began
-        return min(int(self._slots * AHEAD * number / max(seconds, 1e-6)), MOST)
+        late = time.monotonic() - AHEAD
+        at_long_jobs = sum(began < late for began, _ in list(self._running.values()))
+        threads, mean = self._slots - at_long_jobs, self._seconds / max(self._number, 1)
+        return min(int(threads * AHEAD / max(mean, 1e-6)), MOST) if self._number else 0
 
     def _work(self) -> None:
         this = threading.get_ident()

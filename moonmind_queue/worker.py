@@ -209,7 +209,6 @@ class Worker:
         if self._stop_at is not None or not self._may_claim:
             return 0.1
         if not room:
-            self._doze(queue, asleep=False)
             return min(max(self._next_reclaim - time.monotonic(), 0.001), OVERDUE)
         self._doze(queue, asleep=True)
         due, self._horizon = queue.next_due(

@@ -256,7 +256,7 @@ def test_a_renewal_that_waits_behind_a_reclaim_is_told_so(here, session, blocked
 def test_two_completions_at_once_end_the_job_once(here, session, blocked, types):
     """The second one of two threads of a worker is late."""
     here.enqueue("k")
-    [job] = here.claim("w")
+    [job] = here.claim("w", start=True)
     first = session()
     Queue(first).complete(job, {"n": 1})
 
@@ -266,7 +266,7 @@ def test_two_completions_at_once_end_the_job_once(here, session, blocked, types)
     with pytest.raises(LeaseLost):
         second.result()
     assert here.get(job.id).result == {"n": 1}
-    assert types(here, job.id) == ["created", "claimed", "completed"]
+    assert types(here, job.id) == ["created", "claimed", "started", "completed"]
 
 
 def test_the_error_of_the_database_is_the_cause(queue, db, lost):

@@ -1,0 +1,110 @@
+"""How many jobs a worker claims ahead: as many as are done in a moment, and none of long ones."""
+
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from waiting import eventually
+
+from moonmind_queue import ClaimedJob
+from moonmind_queue._attempt import Attempt, Shared
+from moonmind_queue._crew import MOST, Crew
+from moonmind_queue.executors.noop import Noop
+
+
+class Gate(Noop):
+    """Lets jobs pass, but for those that are told to wait."""
+
+    def __init__(self):
+        super().__init__(0)
+        self.open = threading.Event()
+
+    def run(self, job, context):
+        """Pass or wait."""
+        return {"open": self.open.wait(10 if job.payload else 0)}
+
+
+@pytest.fixture
+def gate():
+    """The executor; whatever waits ends with the test."""
+    gate = Gate()
+    yield gate
+    gate.open.set()
+
+
+@pytest.fixture
+def ended():
+    """The endings so far."""
+    return []
+
+
+@pytest.fixture
+def crew(gate, ended):
+    """Two threads."""
+    return Crew(2, {"k": gate}, ended=lambda *ending: ended.append(ending), hungry=lambda: None)
+
+
+def attempts(number, *, wait=False):
+    """Attempts at jobs that were claimed."""
+    shared = Shared(pool=None, artifact_max_bytes=0, live_log=False)
+    job = {"kind": "k", "agent": "a", "name": None, "key": None, "priority": 0, "attempt": 1}
+    lease = {"expires_at": datetime.now(UTC), "lasts": timedelta(hours=1), "max_attempts": 1}
+    return [
+        Attempt(
+            ClaimedJob(id=n, token=n, payload={"wait": 1} if wait else {}, **job, **lease),
+            deadline=1e9,
+            shared=shared,
+            started=False,
+        )
+        for n in range(number)
+    ]
+
+
+def test_at_first_there_is_room_for_what_begins_at_once(crew):
+    """Nothing is known of these jobs yet."""
+    assert crew.room() == 2
+    assert crew.prompt
+
+
+def test_short_jobs_are_wanted_ahead_twice_as_many_each_time(crew, ended):
+    """One quick job is no proof that all are; there is an end to it."""
+    rooms = []
+    for turn in range(1, 14):
+        crew.add(attempts(2))
+        eventually(lambda turn=turn: len(ended) == 2 * turn)
+        rooms.append(crew.room())
+
+    assert rooms[:4] == [4, 6, 10, 18] or rooms[:4] == [2, 4, 6, 10]
+    assert rooms[-1] == 2 + MOST
+    assert not crew.prompt
+
+
+def test_nothing_is_wanted_behind_long_jobs(crew, ended, gate):
+    """However quick those before were; and what waits is taken back, and never begins."""
+    for turn in range(1, 5):
+        crew.add(attempts(2))
+        eventually(lambda turn=turn: len(ended) == 2 * turn)
+    crew.add(attempts(2, wait=True))
+    crew.add(attempts(5))
+
+    eventually(lambda: len(crew.unstarted()) == 2)
+    assert crew.secret
+    eventually(lambda: crew.room() == 0 and crew.prompt)
+    [*back] = eventually(crew.withdraw)
+    gate.open.set()
+
+    assert len(back) == 5
+    eventually(lambda: len(ended) == 10)
+    eventually(lambda: not crew.secret)
+
+
+def test_what_was_stopped_before_it_began_does_not_run(crew, ended):
+    """Its lease is lost, it was cancelled, or the worker is stopping."""
+    [attempt] = attempts(1, wait=True)
+    attempt.stop()
+
+    crew.add([attempt])
+
+    eventually(lambda: ended)
+    assert ended[0][1].verdict == "stopped"
+    assert not attempt.begun
