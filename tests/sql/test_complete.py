@@ -318,3 +318,18 @@ def test_a_completion_that_comes_while_a_job_is_cancelled_is_cancelled(
     completion.result()
 
     assert here.get(held.id).state == JobState.CANCELLED
+
+
+def test_needs_that_end_together_count_each(queue, db):
+    """One that waits for two of them is queued with nothing unmet, and no row contradicts another."""
+    needs = [queue.enqueue("k"), queue.enqueue("k"), queue.enqueue("other")]
+    child = queue.enqueue("k", after=needs)
+    unmet = "select unmet from moonmind_queue.job where id = %s"
+
+    queue.complete_many([(job, {}) for job in queue.claim("w", kinds=["k"], limit=2)])
+    assert db.execute(unmet, [child]).fetchone() == (1,)
+    queue.complete(queue.claim("w", kinds=["other"])[0])
+
+    assert db.execute(unmet, [child]).fetchone() == (0,)
+    assert queue.get(child).state == JobState.QUEUED
+    assert db.execute("select * from moonmind_queue.queue_fault").fetchall() == []
