@@ -1,4 +1,8 @@
--- _take(lanes, limit, now) → ids of the most urgent jobs of these lanes, locked and out of ready.
+-- _take(lanes, limit, now, floor) → ids of the most urgent jobs of these lanes, locked and out of
+--         ready; and where to look from next time.
+--
+-- floor has, by lane, the rank below which it does not look: index entries of jobs that were taken
+-- stay until vacuum comes, and every claim would walk them all.
 --
 -- Contract
 --   * Merges the heads of the lanes without locking, then locks their jobs in that order and skips
@@ -7,8 +11,14 @@
 --   * The dependency subquery guards the claim: no job is taken whose needs are not all met.
 --   * Jobs that have become pointless are left for reclaim() to cancel.
 -- Locks     rows of job, skip locked; then those of ready, which nobody else can hold now.
-create or replace function moonmind_queue._take(p_lanes integer[], p_limit integer, p_now timestamptz)
-returns bigint[]
+create or replace function moonmind_queue._take(
+    p_lanes     integer[],
+    p_limit     integer,
+    p_now       timestamptz,
+    p_floor     jsonb default '{}',
+    out job_ids bigint[],
+    out floor   jsonb
+)
 language plpgsql
 set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
@@ -23,16 +33,21 @@ declare
     v_depth integer := p_limit + 10;
     v_seen  integer;
     v_more  bigint[];
-    v_taken bigint[] := '{}';
+    v_floor jsonb;
 begin
+    job_ids := '{}';
+    floor := p_floor;
     loop
         with heads as materialized (
             select head.*
-            from unnest(p_lanes) as lane (id)
+            from (
+                select id, coalesce((p_floor ->> id::text)::bigint, -9223372036854775808) as floor
+                from unnest(p_lanes) as id
+            ) as lane
             cross join lateral (
                 select r.ctid as place, r.rank, r.job_id
                 from ready r
-                where r.lane_id = lane.id
+                where r.lane_id = lane.id and r.rank >= lane.floor
                 order by r.rank, r.job_id
                 limit v_depth
             ) as head
@@ -56,23 +71,28 @@ begin
                   )
                 for update of job skip locked
             ) as mine
-            limit p_limit - cardinality(v_taken)
+            limit p_limit - cardinality(job_ids)
         ),
         taken as (
             delete from ready
             where ctid = any (array(select locked.place from locked))
-            returning ready.job_id
+            returning ready.job_id, ready.lane_id, ready.rank
+        ),
+        reached as (
+            select lane_id, array_agg(job_id) as ids, max(rank) as rank from taken group by lane_id
         )
-        select (select count(*) from heads), coalesce(array_agg(job_id), '{}')
-        into v_seen, v_more
-        from taken;
+        select (select count(*) from heads),
+               array(select unnest(ids) from reached),
+               jsonb_object_agg(lane_id, rank)
+        into v_seen, v_more, v_floor
+        from reached;
 
-        v_taken := v_taken || v_more;
-        exit when cardinality(v_taken) >= p_limit or v_seen < v_depth;
+        job_ids := job_ids || v_more;
+        floor := floor || coalesce(v_floor, '{}');
+        exit when cardinality(job_ids) >= p_limit or v_seen < v_depth;
         v_depth := v_depth * 4;
     end loop;
-    return v_taken;
 end;
 $$;
 
-comment on function moonmind_queue._take(integer[], integer, timestamptz) is 'Lock the most urgent claimable jobs.';
+comment on function moonmind_queue._take(integer[], integer, timestamptz, jsonb) is 'Lock the most urgent claimable jobs.';

@@ -51,7 +51,7 @@ begin
         )), true) into v_free
         from _room(array[v_lane]);
         v_free := v_free and not exists (select from _room(array[v_lane], v_taken) where room <= 0);
-        v_more := case when v_free then _take(array[v_lane], 1, p_now) else '{}' end;
+        v_more := case when v_free then (_take(array[v_lane], 1, p_now)).job_ids else '{}' end;
         v_taken := v_taken || v_more;
         if v_more = '{}' then
             v_open := array_remove(v_open, v_lane);

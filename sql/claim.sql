@@ -4,6 +4,8 @@
 --   * Takes only jobs that are due, of the given agents and kinds (null: all) that are not paused,
 --     whose required capabilities are all offered, whose dependencies are all met, within the
 --     limits of run_limit and the policy of the login.
+--   * The most urgent first. A claim of 100 or more may be a second late to notice one that came
+--     before those of the last claim.
 --   * Each job is claimed, or running at once with start; its attempt is one higher and its token
 --     new. The pair (id, token) is the lease: every write of the holder carries it.
 --   * lasts is how long the lease holds from now: the lease, or what the job's timeout leaves.
@@ -70,7 +72,7 @@ begin
     if v_limited then
         v_ids := _take_within_limits(v_lanes, least(p_limit, c_most), v_now);
     else
-        v_ids := _take(v_lanes, least(p_limit, c_most), v_now);
+        v_ids := _take_onwards(v_lanes, least(p_limit, c_most), v_now);
     end if;
     if v_ids = '{}' then
         return;

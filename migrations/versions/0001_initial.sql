@@ -2466,7 +2466,11 @@ $$;
 comment on function moonmind_queue._seal_artifact(bigint, text) is 'Check a complete artifact and make it visible.';
 -- <<<
 -- >>> sql/_take.sql
--- _take(lanes, limit, now) → ids of the most urgent jobs of these lanes, locked and out of ready.
+-- _take(lanes, limit, now, floor) → ids of the most urgent jobs of these lanes, locked and out of
+--         ready; and where to look from next time.
+--
+-- floor has, by lane, the rank below which it does not look: index entries of jobs that were taken
+-- stay until vacuum comes, and every claim would walk them all.
 --
 -- Contract
 --   * Merges the heads of the lanes without locking, then locks their jobs in that order and skips
@@ -2475,8 +2479,14 @@ comment on function moonmind_queue._seal_artifact(bigint, text) is 'Check a comp
 --   * The dependency subquery guards the claim: no job is taken whose needs are not all met.
 --   * Jobs that have become pointless are left for reclaim() to cancel.
 -- Locks     rows of job, skip locked; then those of ready, which nobody else can hold now.
-create or replace function moonmind_queue._take(p_lanes integer[], p_limit integer, p_now timestamptz)
-returns bigint[]
+create or replace function moonmind_queue._take(
+    p_lanes     integer[],
+    p_limit     integer,
+    p_now       timestamptz,
+    p_floor     jsonb default '{}',
+    out job_ids bigint[],
+    out floor   jsonb
+)
 language plpgsql
 set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
@@ -2491,16 +2501,21 @@ declare
     v_depth integer := p_limit + 10;
     v_seen  integer;
     v_more  bigint[];
-    v_taken bigint[] := '{}';
+    v_floor jsonb;
 begin
+    job_ids := '{}';
+    floor := p_floor;
     loop
         with heads as materialized (
             select head.*
-            from unnest(p_lanes) as lane (id)
+            from (
+                select id, coalesce((p_floor ->> id::text)::bigint, -9223372036854775808) as floor
+                from unnest(p_lanes) as id
+            ) as lane
             cross join lateral (
                 select r.ctid as place, r.rank, r.job_id
                 from ready r
-                where r.lane_id = lane.id
+                where r.lane_id = lane.id and r.rank >= lane.floor
                 order by r.rank, r.job_id
                 limit v_depth
             ) as head
@@ -2524,26 +2539,31 @@ begin
                   )
                 for update of job skip locked
             ) as mine
-            limit p_limit - cardinality(v_taken)
+            limit p_limit - cardinality(job_ids)
         ),
         taken as (
             delete from ready
             where ctid = any (array(select locked.place from locked))
-            returning ready.job_id
+            returning ready.job_id, ready.lane_id, ready.rank
+        ),
+        reached as (
+            select lane_id, array_agg(job_id) as ids, max(rank) as rank from taken group by lane_id
         )
-        select (select count(*) from heads), coalesce(array_agg(job_id), '{}')
-        into v_seen, v_more
-        from taken;
+        select (select count(*) from heads),
+               array(select unnest(ids) from reached),
+               jsonb_object_agg(lane_id, rank)
+        into v_seen, v_more, v_floor
+        from reached;
 
-        v_taken := v_taken || v_more;
-        exit when cardinality(v_taken) >= p_limit or v_seen < v_depth;
+        job_ids := job_ids || v_more;
+        floor := floor || coalesce(v_floor, '{}');
+        exit when cardinality(job_ids) >= p_limit or v_seen < v_depth;
         v_depth := v_depth * 4;
     end loop;
-    return v_taken;
 end;
 $$;
 
-comment on function moonmind_queue._take(integer[], integer, timestamptz) is 'Lock the most urgent claimable jobs.';
+comment on function moonmind_queue._take(integer[], integer, timestamptz, jsonb) is 'Lock the most urgent claimable jobs.';
 -- <<<
 -- >>> sql/_take_back.sql
 -- _take_back(job) → its new state; null where dependents are locked and the next reclaim() must do it.
@@ -2597,6 +2617,55 @@ end;
 $$;
 
 comment on function moonmind_queue._take_back(bigint) is 'End a lease that ran out.';
+-- <<<
+-- >>> sql/_take_onwards.sql
+-- _take_onwards(lanes, limit, now) → as _take(), going on where this session's last claim ended.
+--
+-- Contract
+--   * Only for claims of many: whoever takes few at a time gets the most urgent ones, always.
+--   * What came below that meanwhile (a late commit, a retry, a higher priority) is found by a full
+--     look: at once when there is too little above, and once a second anyway.
+--   * Where to go on is a setting of the session, and a hint: whoever uses the session next, as
+--     behind a pooler, may follow it, for it holds of the lanes and not of a worker.
+create or replace function moonmind_queue._take_onwards(p_lanes integer[], p_limit integer, p_now timestamptz)
+returns bigint[]
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    c_many      constant integer  := 100;
+    c_full_look constant interval := interval '1 s';
+    v_hint  jsonb := coalesce(nullif(current_setting('moonmind_queue.floor', true), ''), '{}');
+    v_until timestamptz := v_hint ->> 'until';
+    v_floor jsonb := '{}';
+    v_taken record;
+    v_ids   bigint[];
+begin
+    if p_limit < c_many then
+        return (_take(p_lanes, p_limit, p_now)).job_ids;
+    end if;
+    if v_until > p_now and v_until <= p_now + c_full_look then
+        v_floor := v_hint;
+    else
+        v_until := p_now + c_full_look;
+    end if;
+    select * into v_taken from _take(p_lanes, p_limit, p_now, v_floor);
+    v_ids := v_taken.job_ids;
+    if cardinality(v_ids) < p_limit and v_floor <> '{}' then
+        v_ids := v_ids || (_take(p_lanes, p_limit - cardinality(v_ids), p_now)).job_ids;
+    end if;
+    -- Too little: whatever comes now is to be found at once.
+    v_hint := case when cardinality(v_ids) = p_limit
+        then v_taken.floor || jsonb_build_object('until', v_until) else '{}' end;
+    if v_hint <> '{}' or v_floor <> '{}' then
+        perform set_config('moonmind_queue.floor', v_hint::text, false);
+    end if;
+    return v_ids;
+end;
+$$;
+
+comment on function moonmind_queue._take_onwards(integer[], integer, timestamptz)
+is 'Lock the most urgent claimable jobs, from where the last claim ended.';
 -- <<<
 -- >>> sql/_take_within_limits.sql
 -- _take_within_limits(lanes, limit, now) → as _take(), and no limit is exceeded however many claim at once.
@@ -2652,7 +2721,7 @@ begin
         )), true) into v_free
         from _room(array[v_lane]);
         v_free := v_free and not exists (select from _room(array[v_lane], v_taken) where room <= 0);
-        v_more := case when v_free then _take(array[v_lane], 1, p_now) else '{}' end;
+        v_more := case when v_free then (_take(array[v_lane], 1, p_now)).job_ids else '{}' end;
         v_taken := v_taken || v_more;
         if v_more = '{}' then
             v_open := array_remove(v_open, v_lane);
@@ -3015,6 +3084,8 @@ comment on function moonmind_queue.cancel(bigint, text) is 'Cancel a job, or ask
 --   * Takes only jobs that are due, of the given agents and kinds (null: all) that are not paused,
 --     whose required capabilities are all offered, whose dependencies are all met, within the
 --     limits of run_limit and the policy of the login.
+--   * The most urgent first. A claim of 100 or more may be a second late to notice one that came
+--     before those of the last claim.
 --   * Each job is claimed, or running at once with start; its attempt is one higher and its token
 --     new. The pair (id, token) is the lease: every write of the holder carries it.
 --   * lasts is how long the lease holds from now: the lease, or what the job's timeout leaves.
@@ -3081,7 +3152,7 @@ begin
     if v_limited then
         v_ids := _take_within_limits(v_lanes, least(p_limit, c_most), v_now);
     else
-        v_ids := _take(v_lanes, least(p_limit, c_most), v_now);
+        v_ids := _take_onwards(v_lanes, least(p_limit, c_most), v_now);
     end if;
     if v_ids = '{}' then
         return;

@@ -1,0 +1,86 @@
+"""A claim of many goes on where the last one ended: dead rows behind it cost nothing."""
+
+from datetime import timedelta
+
+import pytest
+
+SECOND = timedelta(seconds=1)
+
+
+@pytest.fixture
+def urgent(queue):
+    """Enqueue a job that is more urgent than all others."""
+    return lambda: queue.enqueue("k", priority=9)
+
+
+def claimed(queue, limit):
+    """The ids that a claim takes, in its order."""
+    return [job.id for job in queue.claim("w", limit=limit)]
+
+
+def test_what_comes_before_is_found_within_a_second(queue, clock, urgent):
+    """A claim of many may pass it by, but not for longer."""
+    jobs = queue.enqueue_many([{"kind": "k"}] * 500)
+    assert claimed(queue, 100) == jobs[:100]
+    more = urgent()
+    assert claimed(queue, 100) == jobs[100:200]
+
+    clock.advance(SECOND)
+
+    assert claimed(queue, 100) == [more, *jobs[200:299]]
+
+
+def test_a_claim_that_finds_too_little_looks_before_that_too(queue, clock, urgent):
+    """No worker is told that there is nothing while there is something."""
+    jobs = queue.enqueue_many([{"kind": "k"}] * 150)
+    assert len(claimed(queue, 100)) == 100
+    more = urgent()
+
+    assert sorted(claimed(queue, 100)) == [*jobs[100:], more]
+    last = urgent()
+    assert claimed(queue, 100) == [last]
+
+
+def test_a_claim_of_few_takes_the_most_urgent(queue, clock, urgent):
+    """Only who takes many at a time may be late."""
+    queue.enqueue_many([{"kind": "k"}] * 300)
+    claimed(queue, 100)
+    more = urgent()
+
+    assert claimed(queue, 1) == [more]
+
+
+def test_a_clock_that_went_back_ends_the_hint(queue, clock, urgent):
+    """A server that was restored or corrected does not hide jobs for longer than a second."""
+    queue.enqueue_many([{"kind": "k"}] * 300)
+    claimed(queue, 100)
+    more = urgent()
+
+    clock.advance(-timedelta(hours=1))
+    queue.enqueue_many([{"kind": "k"}])
+
+    assert more in claimed(queue, 100)
+
+
+def test_dead_rows_cost_a_claim_nothing(here, session):
+    """While another session keeps them from being cleaned up, a claim looks at as few pages."""
+    here.enqueue_many([{"kind": "k"}] * 12_000)
+    holder = session()
+    holder.execute("set transaction isolation level repeatable read")
+    holder.execute("select count(*) from moonmind_queue.ready")
+
+    def pages():
+        [plan] = here.connection.execute(
+            "explain (analyze, buffers, timing off, format json)"
+            " select * from moonmind_queue.claim('w', p_limit => 100)"
+        ).fetchone()
+        return plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"]
+
+    claimed(here, 100)
+    first = pages()
+    while here.claim("w", limit=1000)[999:]:
+        pass
+    here.enqueue_many([{"kind": "k"}] * 500)
+    claimed(here, 100)
+
+    assert pages() < 1.2 * first
