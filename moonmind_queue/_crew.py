@@ -38,7 +38,7 @@ class Crew:
     ) -> None:
         self._slots, self._executors = slots, executors
         self._ended, self._hungry = ended, hungry
-        self._waiting: SimpleQueue[Attempt] = SimpleQueue()
+        self._waiting: SimpleQueue[Attempt | None] = SimpleQueue()
         self._running: dict[int, tuple[float, Attempt]] = {}  # by thread, since when
         self._threads = 0
         self._ahead = 0  # how many jobs may wait
@@ -50,6 +50,11 @@ class Crew:
     def prompt(self) -> bool:
         """Whether every job that fits into :meth:`room` would begin at once."""
         return self._ahead == 0
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something was claimed and has not begun."""
+        return not self._waiting.empty()
 
     @property
     def secret(self) -> bool:
@@ -76,6 +81,11 @@ class Crew:
         # Twice as many each time: the first short job is no proof that all are.
         self._ahead = min(self._affordable(), max(2 * self._ahead, self._slots))
 
+    def stop(self) -> None:
+        """End the threads, when nothing waits any more; one that is at a job ends after it."""
+        for _ in range(self._threads):
+            self._waiting.put(None)
+
     def withdraw(self) -> list[Attempt]:
         """Take back the jobs that wait, where every thread is at its own for too long."""
         late = time.monotonic() - OVERDUE
@@ -83,8 +93,8 @@ class Crew:
         running = list(self._running.values())
         if len(running) == self._slots and max(began for began, _ in running) < late:
             with suppress(Empty):
-                while True:
-                    taken.append(self._waiting.get_nowait())
+                while attempt := self._waiting.get_nowait():
+                    taken.append(attempt)
             with self._lock:
                 self._open -= len(taken)
         return taken
@@ -103,8 +113,7 @@ class Crew:
 
     def _work(self) -> None:
         this = threading.get_ident()
-        while True:
-            attempt = self._waiting.get()
+        while attempt := self._waiting.get():
             began = time.monotonic()
             self._running[this] = began, attempt
             # What an executor binds to the context of its thread is not the next job's.

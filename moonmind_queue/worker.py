@@ -168,6 +168,7 @@ class Worker:
         finally:
             self._caretaker.stop()
             self._listener.stop()
+            self._crew.stop()
             self._reporter.stop()
             self._keeper.stop()
             self._pool.close(timeout=1)
@@ -209,7 +210,8 @@ class Worker:
         if self._stop_at is not None or not self._may_claim:
             return 0.1
         if not room:
-            return min(max(self._next_reclaim - time.monotonic(), 0.001), OVERDUE)
+            wait = max(self._next_reclaim - time.monotonic(), 0.001)
+            return min(wait, OVERDUE) if self._crew.waiting else wait
         self._doze(queue, asleep=True)
         due, self._horizon = queue.next_due(
             self._agents, sorted(self._executors), self._capabilities, self._horizon

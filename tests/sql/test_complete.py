@@ -321,7 +321,7 @@ def test_a_completion_that_comes_while_a_job_is_cancelled_is_cancelled(
 
 
 def test_needs_that_end_together_count_each(queue, db):
-    """One that waits for two of them is queued with nothing unmet, and no row contradicts another."""
+    """Who waits for two of them is queued with nothing unmet, and no row contradicts another."""
     needs = [queue.enqueue("k"), queue.enqueue("k"), queue.enqueue("other")]
     child = queue.enqueue("k", after=needs)
     unmet = "select unmet from moonmind_queue.job where id = %s"

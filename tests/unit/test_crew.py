@@ -41,7 +41,9 @@ def ended():
 @pytest.fixture
 def crew(gate, ended):
     """Two threads."""
-    return Crew(2, {"k": gate}, ended=lambda *ending: ended.append(ending), hungry=lambda: None)
+    crew = Crew(2, {"k": gate}, ended=lambda *ending: ended.append(ending), hungry=lambda: None)
+    yield crew
+    crew.stop()
 
 
 def attempts(number, *, wait=False):
@@ -108,3 +110,14 @@ def test_what_was_stopped_before_it_began_does_not_run(crew, ended):
     eventually(lambda: ended)
     assert ended[0][1].verdict == "stopped"
     assert not attempt.begun
+
+
+def test_its_threads_end_with_it(crew, ended):
+    """A worker that has stopped leaves nothing behind in its process."""
+    crew.add(attempts(2))
+    eventually(lambda: len(ended) == 2)
+    before = threading.active_count()
+
+    crew.stop()
+
+    eventually(lambda: threading.active_count() == before - 2)
