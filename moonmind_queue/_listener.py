@@ -13,7 +13,7 @@ from moonmind_queue.errors import QueueError
 
 log = structlog.get_logger()
 
-PULSE = 20.0  # seconds between proofs that the connection is alive
+PULSE = 30.0  # seconds between proofs that the connection is alive
 NAP = 0.5  # seconds: how late the thread notices that it should end
 DEAF = (
     "a transaction pooler stands before the server and passes on no notification; this worker only"

@@ -32,6 +32,7 @@ class Poll:
         """Return how many seconds of the wait are left; begins the next one when it is over."""
         now = time.monotonic()
         if self._until is None or now >= self._until:
-            self._until = now + spread(self._waits[self._next], 0.8, 1.2)
+            # Never sooner than asked for.
+            self._until = now + spread(self._waits[self._next], 1, 1.2)
             self._next = min(self._next + 1, len(self._waits) - 1)
         return self._until - now

@@ -193,22 +193,27 @@ class Queue:
                 raise errors.ArtifactTooLarge(
                     f"artifact {name!r} has {size} bytes, {max_bytes} are allowed"
                 )
-            artifact = self._value(
-                "open_artifact",
-                job_id=job.id,
-                token=job.token,
-                name=name,
-                content_type=content_type,
-                size_bytes=size,
-                sha256=hashlib.file_digest(stream, "sha256").hexdigest(),
-            )
+            about = {
+                "job_id": job.id,
+                "token": job.token,
+                "name": name,
+                "content_type": content_type,
+            }
+            if size <= CHUNK_BYTES:
+                content = stream.read(size + 1)
+                _check_unchanged(name, len(content), size)
+                digest = hashlib.sha256(content).hexdigest()
+                self._value("put_artifact", **about, content=content, sha256=digest)
+                return
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
             stream.seek(0)
+            artifact = self._value("open_artifact", **about, size_bytes=size, sha256=digest)
             sent = 0
             while artifact is not None and (chunk := stream.read(CHUNK_BYTES)):
                 sent += len(chunk)
                 self._value("append_artifact", artifact_id=artifact, token=job.token, content=chunk)
-            if artifact is not None and sent != size:
-                raise errors.InvalidArgument(f"{name} changed while it was being stored")
+            if artifact is not None:
+                _check_unchanged(name, sent, size)
 
     # --- operate ---------------------------------------------------------------------------
 
@@ -405,6 +410,11 @@ class Queue:
             raise errors.from_postgres(error) from error
         except UnicodeEncodeError as error:
             raise errors.from_encoding(error) from error
+
+
+def _check_unchanged(name: str, sent: int, size: int) -> None:
+    if sent != size:
+        raise errors.InvalidArgument(f"{name} changed while it was being stored")
 
 
 @contextmanager

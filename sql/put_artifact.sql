@@ -24,21 +24,21 @@ security definer
 set search_path = moonmind_queue, pg_temp
 as $$
 declare
-    v_sha256 constant text := encode(sha256(p_content), 'hex');
+    v_sha256 constant text := coalesce(lower(p_sha256), encode(sha256(p_content), 'hex'));
     v_id     bigint;
 begin
     if p_content is null then
         raise exception 'put_artifact needs content, not null' using errcode = 'invalid_parameter_value';
-    end if;
-    if lower(p_sha256) <> v_sha256 then
-        raise exception 'artifact "%" was announced with sha256 % and has %', left(p_name, 100), left(p_sha256, 64), v_sha256
-            using errcode = 'data_exception';
     end if;
     v_id := open_artifact(
         p_job_id, p_token, p_name, coalesce(p_content_type, 'application/octet-stream'),
         octet_length(p_content), v_sha256
     );
     if v_id is null then
+        if encode(sha256(p_content), 'hex') <> v_sha256 then
+            raise exception 'artifact "%" was announced with sha256 % and has another', left(p_name, 100), left(p_sha256, 64)
+                using errcode = 'data_exception';
+        end if;
         select id into v_id from artifact where job_id = p_job_id and token = p_token and name = p_name;
     elsif octet_length(p_content) > 0 then
         perform append_artifact(v_id, p_token, p_content);

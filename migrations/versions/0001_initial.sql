@@ -260,30 +260,43 @@ comment on table moonmind_queue.log_chunk is 'What jobs print, while they run: a
 comment on column moonmind_queue.log_chunk.pos is 'Grows within a job in the order of commits; with gaps.';
 comment on column moonmind_queue.log_chunk.stage is 'What the attempt was at, in the executor''s words; empty where it has none.';
 
+create domain moonmind_queue.artifact_name as text
+    constraint artifact_name_is_safe check (
+        value ~ '^[^/\\]+(/[^/\\]+)*$'
+        and value !~ '(^|/)\.\.?(/|$)'
+        and value !~ '[[:cntrl:]]'
+        and value !~ '^[A-Za-z]:'
+        and length(value) <= 512
+    );
+
+create domain moonmind_queue.content_type as text
+    constraint artifact_content_type_is_given check (value ~ '^[[:graph:]]([[:print:]]*[[:graph:]])?$');
+
+create domain moonmind_queue.byte_count as bigint
+    constraint artifact_size_is_not_negative check (value >= 0);
+
+create domain moonmind_queue.sha256_digest as text
+    constraint artifact_sha256_is_hexadecimal check (value ~ '^[0-9a-f]{64}$');
+
+comment on domain moonmind_queue.artifact_name is 'A relative path without a way up.';
+comment on domain moonmind_queue.content_type is 'What a file is, such as text/plain.';
+comment on domain moonmind_queue.byte_count is 'A size.';
+comment on domain moonmind_queue.sha256_digest is 'In hexadecimal digits, lower case.';
+
 create table moonmind_queue.artifact (
     id           bigint generated always as identity primary key,
     job_id       bigint      not null,
     attempt      integer     not null,
     token        bigint      not null,
-    name         text        not null,
-    content_type text        not null,
-    size_bytes   bigint      not null,
-    sha256       text        not null,
+    name         moonmind_queue.artifact_name not null,
+    content_type moonmind_queue.content_type not null,
+    size_bytes   moonmind_queue.byte_count not null,
+    sha256       moonmind_queue.sha256_digest not null,
     created_at   timestamptz not null,
     sealed_at    timestamptz,
     -- The token stands for the attempt here: a job that was handed back or retried by a person
     -- counts the same attempt number twice.
-    unique (job_id, token, name),
-    constraint artifact_name_is_safe check (
-        name ~ '^[^/\\]+(/[^/\\]+)*$'
-        and name !~ '(^|/)\.\.?(/|$)'
-        and name !~ '[[:cntrl:]]'
-        and name !~ '^[A-Za-z]:'
-        and length(name) <= 512
-    ),
-    constraint artifact_content_type_is_given check (content_type ~ '^[[:graph:]]([[:print:]]*[[:graph:]])?$'),
-    constraint artifact_size_is_not_negative check (size_bytes >= 0),
-    constraint artifact_sha256_is_hexadecimal check (sha256 ~ '^[0-9a-f]{64}$')
+    unique (job_id, token, name)
 );
 
 comment on table moonmind_queue.artifact is 'Files that attempts left behind; the bytes are in artifact_chunk.';
@@ -4161,21 +4174,21 @@ security definer
 set search_path = moonmind_queue, pg_temp
 as $$
 declare
-    v_sha256 constant text := encode(sha256(p_content), 'hex');
+    v_sha256 constant text := coalesce(lower(p_sha256), encode(sha256(p_content), 'hex'));
     v_id     bigint;
 begin
     if p_content is null then
         raise exception 'put_artifact needs content, not null' using errcode = 'invalid_parameter_value';
-    end if;
-    if lower(p_sha256) <> v_sha256 then
-        raise exception 'artifact "%" was announced with sha256 % and has %', left(p_name, 100), left(p_sha256, 64), v_sha256
-            using errcode = 'data_exception';
     end if;
     v_id := open_artifact(
         p_job_id, p_token, p_name, coalesce(p_content_type, 'application/octet-stream'),
         octet_length(p_content), v_sha256
     );
     if v_id is null then
+        if encode(sha256(p_content), 'hex') <> v_sha256 then
+            raise exception 'artifact "%" was announced with sha256 % and has another', left(p_name, 100), left(p_sha256, 64)
+                using errcode = 'data_exception';
+        end if;
         select id into v_id from artifact where job_id = p_job_id and token = p_token and name = p_name;
     elsif octet_length(p_content) > 0 then
         perform append_artifact(v_id, p_token, p_content);
