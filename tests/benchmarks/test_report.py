@@ -190,7 +190,6 @@ def lines_of_all_three():
 
 def test_plots_are_the_same_each_time(tmp_path):
     """One record gives one text, one picture of each kind and no trace of when."""
-    pytest.importorskip("matplotlib")
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
     made = [
@@ -206,8 +205,6 @@ def test_plots_are_the_same_each_time(tmp_path):
 
 def test_works_that_were_not_measured_have_no_plot(tmp_path):
     """A plot of nothing would replace one of something."""
-    pytest.importorskip("matplotlib")
-
     assert [path.name for path in plots.write(record(DRAIN), tmp_path, "part.")] == ["part.w2.svg"]
 
 
