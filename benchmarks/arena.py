@@ -38,7 +38,6 @@ class Arena:
         self._servers: dict[str, LocalPostgres] = {}
         self._numbers = itertools.count(1)
         self._folder = tempfile.TemporaryDirectory(prefix="moonmind-bench-")
-        self._templates: dict[tuple[str, str], dict[str, Any]] = {}
         self.versions: dict[str, str] = {}
 
     def __enter__(self) -> Self:

@@ -20,7 +20,6 @@ from typing import Any, NoReturn, Self
 HERE = Path(__file__).parent
 PROGRAMS = HERE / "contestants"
 ENVIRONMENTS = HERE.parent / "var" / "benchmarks"
-OURS = "moonmind-queue"
 PATIENCE = 60  # seconds that a program gets to answer, and to end by itself
 
 
