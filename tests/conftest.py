@@ -9,6 +9,7 @@ In test databases ``_now()`` reads a table instead of the wall clock; nothing in
 """
 
 import os
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -22,6 +23,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier
 
 from moonmind_queue import Queue, migrate
+from moonmind_queue.executors.noop import Noop
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 MOVABLE_CLOCK = """
@@ -244,3 +246,23 @@ def clock_of() -> Iterator[Callable[[str], Clock]]:
     yield make
     for connection in connections:
         connection.close()
+
+
+class Gate(Noop):
+    """An executor that lets jobs pass, but for those that are told to ``wait``."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self.open = threading.Event()
+
+    def run(self, job: Any, context: Any) -> dict[str, Any]:
+        """Pass or wait."""
+        return {"waited": bool(job.payload.get("wait")) and self.open.wait(30)}
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    """An executor; whatever waits in it ends with the test."""
+    gate = Gate()
+    yield gate
+    gate.open.set()

@@ -1,34 +1,9 @@
 """What a worker claims ahead: short jobs by the hundred, and none of them is kept from others."""
 
-import threading
-
 import pytest
 from waiting import eventually
 
 import moonmind_queue
-from moonmind_queue.executors.noop import Noop
-
-
-class Gate(Noop):
-    """Lets jobs pass, but for those that are told to wait."""
-
-    def __init__(self):
-        super().__init__(0)
-        self.open = threading.Event()
-
-    def run(self, job, context):
-        """Pass or wait."""
-        if job.payload.get("wait"):
-            self.open.wait(30)
-        return {}
-
-
-@pytest.fixture
-def gate():
-    """The executor; whatever waits ends with the test."""
-    gate = Gate()
-    yield gate
-    gate.open.set()
 
 
 @pytest.fixture

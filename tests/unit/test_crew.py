@@ -9,27 +9,6 @@ from waiting import eventually
 from moonmind_queue import ClaimedJob
 from moonmind_queue._attempt import Attempt, Shared
 from moonmind_queue._crew import MOST, Crew
-from moonmind_queue.executors.noop import Noop
-
-
-class Gate(Noop):
-    """Lets jobs pass, but for those that are told to wait."""
-
-    def __init__(self):
-        super().__init__(0)
-        self.open = threading.Event()
-
-    def run(self, job, context):
-        """Pass or wait."""
-        return {"open": self.open.wait(10 if job.payload else 0)}
-
-
-@pytest.fixture
-def gate():
-    """The executor; whatever waits ends with the test."""
-    gate = Gate()
-    yield gate
-    gate.open.set()
 
 
 @pytest.fixture
@@ -53,7 +32,7 @@ def attempts(number, *, wait=False):
     lease = {"expires_at": datetime.now(UTC), "lasts": timedelta(hours=1), "max_attempts": 1}
     return [
         Attempt(
-            ClaimedJob(id=n, token=n, payload={"wait": 1} if wait else {}, **job, **lease),
+            ClaimedJob(id=n, token=n, payload={"wait": wait}, **job, **lease),
             deadline=1e9,
             shared=shared,
             started=False,
