@@ -8,7 +8,7 @@ make bench-quick                          a developer's look, under three minute
 import json
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -114,25 +114,30 @@ def main(
             say(f"left out: {name}: {why}")
         if not storages or not contestants:
             raise click.ClickException("nothing is left to measure")
-        results = [
-            result
-            for work in (WORKS[name] for name in works)
-            for storage in (each for each in work.storages if each in storages)
-            for result in measure(work, arena, storage, contestants, repeat, scale)
-        ]
-        record = {
+        record: dict[str, Any] = {
             "began": began.isoformat(timespec="seconds"),
-            "seconds": round(time.monotonic() - clock),
-            "full": is_whole(works, peers, storages) and repeat >= WHOLE[0] and scale >= WHOLE[1],
+            "full": False,
             "scale": scale,
             "repetitions": repeat,
-            **arena.describe(),
-            "works": {name: about(WORKS[name]) for name in works},
+            "works": {},
             "storages": storages,
             "contestants": {each.name: each.kind for each in contestants},
             "left_out": left_out,
-            "results": results,
+            "results": [],
         }
+        try:
+            for work in (WORKS[name] for name in works):
+                for storage in (each for each in work.storages if each in storages):
+                    for result in measure(work, arena, storage, contestants, repeat, scale):
+                        record["works"][work.name] = about(work)
+                        record["results"].append(result)
+        except KeyboardInterrupt:
+            say("ended by you; what was measured until now is kept")
+            works = []
+        record |= {"seconds": round(time.monotonic() - clock), **arena.describe()}
+    record["full"] = (
+        is_whole(works, peers, storages) and repeat >= WHOLE[0] and scale >= WHOLE[1]
+    )
     # Git ignores partial.json, and a glance never replaces the whole.
     publish(record, output or RESULTS / (report.LATEST if record["full"] else "partial.json"))
     say(f"took {record['seconds']} s")
@@ -174,9 +179,8 @@ def publish(record: dict[str, Any], path: Path) -> None:
 
 def measure(
     work: Work, arena: Arena, storage: str, contestants: list[Contestant], repeat: int, scale: float
-) -> list[dict[str, Any]]:
-    """Return every repetition; one after the other each contestant has its turn."""
-    results = []
+) -> Iterator[dict[str, Any]]:
+    """Give every repetition; one after the other each contestant has its turn."""
     for repetition in range(repeat):
         for contestant in filter(work.concerns, contestants):
             trial = Trial(arena, contestant, storage, scale)
@@ -196,10 +200,9 @@ def measure(
             except Exception as error:  # whatever it is, a run of two hours goes on without it
                 known = isinstance(error, ContestantError)
                 result["error"] = words = str(error) if known else f"{error!r}"
-            results.append(result)
             took = f"({time.monotonic() - before:.0f} s)"
             say(f"{work.name:5} {storage:5} {contestant.name:16} {words}  {took}")
-    return results
+            yield result
 
 
 def say(words: str) -> None:

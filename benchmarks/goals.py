@@ -125,10 +125,10 @@ GOALS: tuple[Goal, ...] = (
     Goal("W1a", "jobs_per_second", at_least=0.6, of=LIMIT),
     Goal("W1b", "jobs_per_second", at_least=1.2, of=PEERS),
     Goal("W1c", "busy_to_alone", at_least=0.8),
-    Goal("W1c", "idle_to_alone", at_least=0.8),
+    Goal("W1c", "woken_to_alone", at_least=0.8),
     # Only where a flush takes its time is there a group commit that NOTIFY could end.
     Goal("W1c", "busy_to_notify", at_least=3, storages=("flush",)),
-    Goal("W1c", "idle_to_notify", at_least=3, storages=("flush",)),
+    Goal("W1c", "woken_to_notify", at_least=3, storages=("flush",)),
     # Jobs are done.
     *_w2("W2-1"),
     *_w2("W2-2"),

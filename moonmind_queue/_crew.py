@@ -62,10 +62,12 @@ class Crew:
         return any(not attempt.started for _, attempt in list(self._running.values()))
 
     def room(self) -> int:
-        """Return how many more jobs are wanted; 0 while enough of them wait."""
+        """Return how many more jobs are wanted: half of what may wait, and 0 while there is no
+        room for as many. So the next are claimed while these are run.
+        """
         self._ahead = min(self._affordable(), self._ahead)
         room = self._slots + self._ahead - self._open
-        return room if room > self._ahead // 2 else 0
+        return min(room, max(self._ahead // 2, self._slots)) if room > self._ahead // 2 else 0
 
     def add(self, attempts: Sequence[Attempt]) -> None:
         """Run attempts as threads get free."""

@@ -272,9 +272,10 @@ class Worker:
         )
         if jobs:
             self._start(jobs, before, started=prompt)
+            self._poll.reset()
+        if len(jobs) >= self._slots:
             self._doze(queue, asleep=False)  # or every producer would notify a worker that works
             self._look.set()
-            self._poll.reset()
         self._claimed += len(jobs)
         return len(jobs)
 

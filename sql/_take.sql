@@ -1,8 +1,9 @@
--- _take(lanes, limit, now, floor) → ids of the most urgent jobs of these lanes, locked and out of
---         ready; and where to look from next time.
+-- _take(lanes, limit, now, floor, skip) → ids of the most urgent jobs of these lanes, locked and
+--         out of ready; and where to look from next time.
 --
 -- floor has, by lane, the rank below which it does not look: index entries of jobs that were taken
--- stay until vacuum comes, and every claim would walk them all.
+-- stay until vacuum comes, and every claim would walk them all. skip is how many of those above to
+-- pass by, because others are about to take them.
 --
 -- Contract
 --   * Merges the heads of the lanes without locking, then locks their jobs in that order and skips
@@ -16,6 +17,7 @@ create or replace function moonmind_queue._take(
     p_limit     integer,
     p_now       timestamptz,
     p_floor     jsonb default '{}',
+    p_skip      integer default 0,
     out job_ids bigint[],
     out floor   jsonb
 )
@@ -49,10 +51,10 @@ begin
                 from ready r
                 where r.lane_id = lane.id and r.rank >= lane.floor
                 order by r.rank, r.job_id
-                limit v_depth
+                limit p_skip + v_depth
             ) as head
             order by head.rank, head.job_id
-            limit v_depth
+            limit v_depth offset p_skip
         ),
         locked as materialized (  -- in the order of heads, and no more than wanted
             select heads.place
@@ -95,4 +97,4 @@ begin
 end;
 $$;
 
-comment on function moonmind_queue._take(integer[], integer, timestamptz, jsonb) is 'Lock the most urgent claimable jobs.';
+comment on function moonmind_queue._take(integer[], integer, timestamptz, jsonb, integer) is 'Lock the most urgent claimable jobs.';

@@ -2479,11 +2479,12 @@ $$;
 comment on function moonmind_queue._seal_artifact(bigint, text) is 'Check a complete artifact and make it visible.';
 -- <<<
 -- >>> sql/_take.sql
--- _take(lanes, limit, now, floor) → ids of the most urgent jobs of these lanes, locked and out of
---         ready; and where to look from next time.
+-- _take(lanes, limit, now, floor, skip) → ids of the most urgent jobs of these lanes, locked and
+--         out of ready; and where to look from next time.
 --
 -- floor has, by lane, the rank below which it does not look: index entries of jobs that were taken
--- stay until vacuum comes, and every claim would walk them all.
+-- stay until vacuum comes, and every claim would walk them all. skip is how many of those above to
+-- pass by, because others are about to take them.
 --
 -- Contract
 --   * Merges the heads of the lanes without locking, then locks their jobs in that order and skips
@@ -2497,6 +2498,7 @@ create or replace function moonmind_queue._take(
     p_limit     integer,
     p_now       timestamptz,
     p_floor     jsonb default '{}',
+    p_skip      integer default 0,
     out job_ids bigint[],
     out floor   jsonb
 )
@@ -2530,10 +2532,10 @@ begin
                 from ready r
                 where r.lane_id = lane.id and r.rank >= lane.floor
                 order by r.rank, r.job_id
-                limit v_depth
+                limit p_skip + v_depth
             ) as head
             order by head.rank, head.job_id
-            limit v_depth
+            limit v_depth offset p_skip
         ),
         locked as materialized (  -- in the order of heads, and no more than wanted
             select heads.place
@@ -2576,7 +2578,7 @@ begin
 end;
 $$;
 
-comment on function moonmind_queue._take(integer[], integer, timestamptz, jsonb) is 'Lock the most urgent claimable jobs.';
+comment on function moonmind_queue._take(integer[], integer, timestamptz, jsonb, integer) is 'Lock the most urgent claimable jobs.';
 -- <<<
 -- >>> sql/_take_back.sql
 -- _take_back(job) → its new state; null where dependents are locked and the next reclaim() must do it.
@@ -2636,10 +2638,13 @@ comment on function moonmind_queue._take_back(bigint) is 'End a lease that ran o
 --
 -- Contract
 --   * Only for claims of many: whoever takes few at a time gets the most urgent ones, always.
---   * What came below that meanwhile (a late commit, a retry, a higher priority) is found by a full
---     look: at once when there is too little above, and once a second anyway.
+--   * Those who do so at once begin one behind the other, each a limit further down: what another
+--     is about to take would have to be tried row by row.
+--   * What came below that meanwhile (a late commit, a retry, a higher priority, what another left)
+--     is found by a full look: at once when there is too little above, and once a second anyway.
 --   * Where to go on is a setting of the session, and a hint: whoever uses the session next, as
 --     behind a pooler, may follow it, for it holds of the lanes and not of a worker.
+-- Locks     an advisory lock, the place in that order, until the transaction ends; then as _take().
 create or replace function moonmind_queue._take_onwards(p_lanes integer[], p_limit integer, p_now timestamptz)
 returns bigint[]
 language plpgsql
@@ -2647,10 +2652,12 @@ set search_path = moonmind_queue, pg_temp
 as $$
 declare
     c_many      constant integer  := 100;
+    c_places    constant integer  := 16;
     c_full_look constant interval := interval '1 s';
     v_hint  jsonb := coalesce(nullif(current_setting('moonmind_queue.floor', true), ''), '{}');
     v_until timestamptz := v_hint ->> 'until';
     v_floor jsonb := '{}';
+    v_place integer;
     v_taken record;
     v_ids   bigint[];
 begin
@@ -2662,9 +2669,16 @@ begin
     else
         v_until := p_now + c_full_look;
     end if;
-    select * into v_taken from _take(p_lanes, p_limit, p_now, v_floor);
+    select place into v_place
+    from generate_series(0, c_places - 1) as place
+    where pg_try_advisory_xact_lock(
+        hashtextextended('moonmind_queue.claim', c_places * coalesce(p_lanes[1], 0)::bigint + place)
+    )
+    limit 1;
+    v_place := coalesce(v_place, c_places);
+    v_taken := _take(p_lanes, p_limit, p_now, v_floor, v_place * p_limit);
     v_ids := v_taken.job_ids;
-    if cardinality(v_ids) < p_limit and v_floor <> '{}' then
+    if cardinality(v_ids) < p_limit and (v_place > 0 or v_floor <> '{}') then
         v_ids := v_ids || (_take(p_lanes, p_limit - cardinality(v_ids), p_now)).job_ids;
     end if;
     -- Too little: whatever comes now is to be found at once.
@@ -3098,7 +3112,7 @@ comment on function moonmind_queue.cancel(bigint, text) is 'Cancel a job, or ask
 --     whose required capabilities are all offered, whose dependencies are all met, within the
 --     limits of run_limit and the policy of the login.
 --   * The most urgent first. A claim of 100 or more may be a second late to notice one that came
---     before those of the last claim.
+--     before those of the last claim, or that another claim as large was thought to take.
 --   * Each job is claimed, or running at once with start; its attempt is one higher and its token
 --     new. The pair (id, token) is the lease: every write of the holder carries it.
 --   * lasts is how long the lease holds from now: the lease, or what the job's timeout leaves.

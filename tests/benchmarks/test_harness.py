@@ -2,23 +2,27 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 WORKS = ["W1a", "W1b", "W2-1", "W3"]
+COMMAND = [
+    *(sys.executable, "-m", "benchmarks"),
+    *("--peer", "moonmind-queue", "--storage", "disk", "--scale", "0.01"),
+]
+SURROUNDINGS = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "120"}
 
 
 def test_a_tiny_run_measures_us_and_reports_it(tmp_path):
     """In, in bulk, out and picked up: each work gives figures, and they reach the table."""
     output = tmp_path / "tiny.json"
-    command = [sys.executable, "-m", "benchmarks", "--work", ",".join(WORKS)]
-    command += ["--peer", "moonmind-queue", "--storage", "disk", "--repeat", "1"]
     done = subprocess.run(
-        [*command, "--scale", "0.01", "--output", str(output)],
+        [*COMMAND, "--work", ",".join(WORKS), "--repeat", "1", "--output", str(output)],
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "120"},
+        env=SURROUNDINGS,
         capture_output=True,
         text=True,
         check=False,
@@ -38,3 +42,27 @@ def test_a_tiny_run_measures_us_and_reports_it(tmp_path):
     assert "**moonmind-queue**" in table
     assert "moonmind-queue" in done.stdout
     assert f"took {record['seconds']} s" in done.stderr
+
+
+def test_a_run_that_is_interrupted_keeps_what_it_has_measured(tmp_path):
+    """Ctrl-C in the middle of many repetitions: those before it are in the record and the table."""
+    output = tmp_path / "some.json"
+    with subprocess.Popen(
+        [*COMMAND, "--work", "W1a", "--repeat", "10000", "--output", str(output)],
+        cwd=ROOT,
+        env=SURROUNDINGS,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as run:
+        assert run.stderr
+        while not run.stderr.readline().startswith("W1a"):
+            assert run.poll() is None, "it ended before it had measured anything"
+        run.send_signal(signal.SIGINT)
+        _, rest = run.communicate(timeout=60)
+    record = json.loads(output.read_text())
+
+    assert run.returncode == 0, rest
+    assert record["results"][0]["figures"]["jobs_per_second"] > 0
+    assert record["full"] is False
+    assert "W1a" in output.with_suffix(".md").read_text()

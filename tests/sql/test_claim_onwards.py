@@ -4,6 +4,8 @@ from datetime import timedelta
 
 import pytest
 
+from moonmind_queue import Queue
+
 SECOND = timedelta(seconds=1)
 
 
@@ -60,6 +62,25 @@ def test_a_clock_that_went_back_ends_the_hint(queue, clock, urgent):
     queue.enqueue_many([{"kind": "k"}])
 
     assert more in claimed(queue, 100)
+
+
+def test_claims_at_once_begin_one_behind_the_other(here, session):
+    """Nobody tries what another holds; what that leaves is for who comes next."""
+    jobs = here.enqueue_many([{"kind": "k"}] * 700)
+    first, second = Queue(session()), Queue(session())
+
+    assert claimed(first, 100) == jobs[:100]
+    assert claimed(second, 300) == jobs[300:600]
+    assert claimed(here, 10) == jobs[100:110]
+
+
+def test_claims_at_once_leave_nothing_to_the_last(here, session):
+    """Who finds too little behind the others takes what they left."""
+    jobs = here.enqueue_many([{"kind": "k"}] * 450)
+    first, second = Queue(session()), Queue(session())
+
+    assert claimed(first, 100) == jobs[:100]
+    assert sorted(claimed(second, 400)) == jobs[100:]
 
 
 def test_dead_rows_cost_a_claim_nothing(here, session):
