@@ -135,9 +135,7 @@ def main(
             say("ended by you; what was measured until now is kept")
             works = []
         record |= {"seconds": round(time.monotonic() - clock), **arena.describe()}
-    record["full"] = (
-        is_whole(works, peers, storages) and repeat >= WHOLE[0] and scale >= WHOLE[1]
-    )
+    record["full"] = is_whole(works, peers, storages) and repeat >= WHOLE[0] and scale >= WHOLE[1]
     # Git ignores partial.json, and a glance never replaces the whole.
     publish(record, output or RESULTS / (report.LATEST if record["full"] else "partial.json"))
     say(f"took {record['seconds']} s")

@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, LiteralString, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, LiteralString, TypeVar
 
 import psycopg
 from psycopg.rows import dict_row, tuple_row
+from psycopg.sql import SQL
 
 from moonmind_queue import _calls, _history, _operations, _scheduling, errors
 from moonmind_queue._calls import SCHEMA, Call
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 CHUNK_BYTES = 512 * 1024
+WINDOW = 8  # chunks that are sent or read together
+_PIECES = SQL(
+    "copy (select content from moonmind_queue.artifact_content"
+    " where artifact_id = {} and start_byte >= {} order by start_byte limit {})"
+    " to stdout (format binary)"
+)
 
 Answer = TypeVar("Answer")
 Row = TypeVar("Row", bound="DataclassInstance")
@@ -208,12 +215,23 @@ class Queue:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
             stream.seek(0)
             artifact = self._value("open_artifact", **about, size_bytes=size, sha256=digest)
-            sent = 0
-            while artifact is not None and (chunk := stream.read(CHUNK_BYTES)):
-                sent += len(chunk)
-                self._value("append_artifact", artifact_id=artifact, token=job.token, content=chunk)
             if artifact is not None:
-                _check_unchanged(name, sent, size)
+                _check_unchanged(name, self._append(artifact, job.token, stream), size)
+
+    def _append(self, artifact: int, token: int, stream: BinaryIO) -> int:
+        """Send a stream to its end, a chunk while the one before is stored; return its size.
+
+        What goes out together is one transaction, unless the caller has one.
+        """
+        while True:
+            with self._cursor() as cursor, self.connection.pipeline():
+                for _ in range(WINDOW):
+                    if not (content := stream.read(CHUNK_BYTES)):
+                        return stream.tell()
+                    call = _calls.value(
+                        "append_artifact", int, artifact_id=artifact, token=token, content=content
+                    )
+                    cursor.execute(call.statement, call.values)
 
     # --- operate ---------------------------------------------------------------------------
 
@@ -361,19 +379,19 @@ class Queue:
         """Yield the bytes in chunks; raises ``ArtifactCorrupt`` when they are not what was put."""
         digest, position = hashlib.sha256(), 0
         while position < artifact.size_bytes:
-            with self._cursor() as cursor:
-                cursor.execute(
-                    "select content from moonmind_queue.artifact_content"
-                    " where artifact_id = %s and start_byte = %s",
-                    [artifact.id, position],
-                    binary=True,
-                )
-                row = cursor.fetchone()
-            if row is None:
+            pieces = []
+            with (
+                self._cursor() as cursor,
+                cursor.copy(_PIECES.format(artifact.id, position, WINDOW)) as copy,
+            ):
+                copy.set_types(["bytea"])
+                for [piece] in copy.rows():
+                    digest.update(piece)  # while the next ones come
+                    pieces.append(piece)
+            if not pieces:
                 break
-            digest.update(row[0])
-            position += len(row[0])
-            yield row[0]
+            position += sum(map(len, pieces))
+            yield from pieces
         if digest.hexdigest() != artifact.sha256:
             raise errors.ArtifactCorrupt(
                 f"artifact {artifact.id} ({artifact.name}) is damaged: its digest is not its sha256"

@@ -9,26 +9,25 @@ from benchmarks.arena import Database
 from benchmarks.contest import Contestant, Program
 from benchmarks.works import Figures, Trial, Work
 
-SECONDS = 4.0
+SECONDS = 2.5
 FEWEST, MOST = 1_000, 400_000
 SMOKE = 0.05  # a smaller scale shows that it works, not how fast; it need not be rehearsed
 NEARLY = 0.9  # of the jobs: from then on the database is asked for the rest
 LOOK = 0.02  # seconds between two looks at what is left
 
-_sizes: dict[tuple[str, str, int], int] = {}  # how many jobs keep a contestant busy that long
+_sizes: dict[str, int] = {}  # how many jobs keep a contestant busy that long
 
 
 def drain(trial: Trial, processes: int) -> Figures:
-    """Do jobs that lie ready; the first repetition rehearses with few, to know how many to take."""
+    """Do jobs that lie ready; a contestant's first turn is rehearsed, to know how many to take."""
     if trial.scale < SMOKE:
         return _drain(trial, processes, FEWEST)
-    what = (trial.contestant.name, trial.storage, processes)
-    if what not in _sizes:
+    name = trial.contestant.name
+    if name not in _sizes:
         rate = _drain(trial, processes, FEWEST)["jobs_per_second"]
-        _sizes[what] = round(min(max(rate, FEWEST), 30_000))
-        rate = _drain(trial, processes, _sizes[what])["jobs_per_second"]
-        _sizes[what] = round(min(max(rate * SECONDS * trial.scale, FEWEST), MOST))
-    return _drain(trial, processes, _sizes[what])
+        rate = _drain(trial, processes, round(min(max(rate, FEWEST), 30_000)))["jobs_per_second"]
+        _sizes[name] = round(min(max(rate * SECONDS * trial.scale, FEWEST), MOST))
+    return _drain(trial, processes, _sizes[name])
 
 
 def _drain(trial: Trial, processes: int, jobs: int) -> Figures:

@@ -7,7 +7,7 @@ import time
 from benchmarks.works import Figures, Trial, Work
 from benchmarks.works.drain import workers
 
-JOBS = 300
+JOBS = 200
 PAUSE = (0.02, 0.05)  # seconds between jobs: the worker is idle again
 PATIENCE = 30.0
 

@@ -1,12 +1,22 @@
 """Artifacts: bytes that an attempt leaves behind, whole and unchangeable or not at all."""
 
 import hashlib
+import io
 import os
 import tracemalloc
+from contextlib import nullcontext
 
 import pytest
 
-from moonmind_queue import Artifact, ArtifactCorrupt, ArtifactTooLarge, InvalidArgument
+from moonmind_queue import (
+    Artifact,
+    ArtifactCorrupt,
+    ArtifactTooLarge,
+    InvalidArgument,
+    LeaseLost,
+    Queue,
+)
+from moonmind_queue.queue import CHUNK_BYTES, WINDOW
 
 MIB = 1024 * 1024
 SAFE = ["a", "logs/run.txt", "a b", "ü/ß", ".hidden", "a..b", "...", "a/.b", "x" * 512]
@@ -83,6 +93,31 @@ def test_several_mebibytes_are_streamed_from_and_to_a_file(queue, held, tmp_path
 
     assert digest.hexdigest() == hashlib.sha256(source.read_bytes()).hexdigest()
     assert peak < 6 * MIB
+
+
+def test_a_lease_that_is_lost_in_the_middle_of_an_upload_is_named(here, session, monkeypatch):
+    """What went out together fails together, with the first error and not the ones after it."""
+    here.enqueue("k")
+    [job] = here.claim("w", start=True)
+    other = Queue(session())
+
+    class Losing(io.BytesIO):
+        def read(self, size=-1):
+            if self.tell() == WINDOW * CHUNK_BYTES and here.get(job.id).state == "running":
+                other.release(job)
+                other.connection.commit()
+            return super().read(size)
+
+    content = Losing(bytes(3 * WINDOW * CHUNK_BYTES))
+    monkeypatch.setattr(
+        "moonmind_queue.queue.opened", lambda _: nullcontext((content, len(content.getvalue())))
+    )
+
+    with pytest.raises(LeaseLost):
+        here.put_artifact(job, "big", b"")
+
+    assert here.artifacts(job.id) == []
+    assert here.get(job.id).state == "queued"
 
 
 def test_the_same_bytes_again_change_nothing(queue, db, held, picture):
