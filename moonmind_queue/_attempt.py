@@ -15,7 +15,7 @@ from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from moonmind_queue._live_log import LiveLog, Piece
 from moonmind_queue.errors import DatabaseUnavailable, InvalidPayload, LeaseLost, QueueError
-from moonmind_queue.executors import Block, CoolDown, Executor, Fail, Retry, Stopped
+from moonmind_queue.executors import Block, CoolDown, Fail, Retry, Runner, Stopped
 from moonmind_queue.model import ClaimedJob
 from moonmind_queue.queue import Queue
 
@@ -99,7 +99,7 @@ class Attempt:
             log.warning("job.lease_lost", job=self.job.id, attempt=self.job.attempt, why=why)
         self.stop()
 
-    def run(self, executor: Executor) -> Ending:
+    def run(self, executor: Runner) -> Ending:
         """Do the work and return how it ended."""
         if self.stopping:
             return Ending("stopped", reason="stopped before it began")
@@ -109,7 +109,7 @@ class Attempt:
         context.close()
         return ending
 
-    def _run(self, executor: Executor, context: "JobContext") -> Ending:
+    def _run(self, executor: Runner, context: "JobContext") -> Ending:
         try:
             payload = executor.validate(self.job.payload)
             job = self.job if payload == self.job.payload else replace(self.job, payload=payload)

@@ -13,7 +13,7 @@ from contextvars import Context
 from queue import Empty, SimpleQueue
 
 from moonmind_queue._attempt import Attempt, Ending
-from moonmind_queue.executors import Executor
+from moonmind_queue.executors import Runner
 
 AHEAD = 0.1  # seconds of work that may wait here
 MOST = 1000  # jobs that may wait here
@@ -31,7 +31,7 @@ class Crew:
     def __init__(
         self,
         slots: int,
-        executors: Mapping[str, Executor],
+        executors: Mapping[str, Runner],
         *,
         ended: Callable[[Attempt, Ending], None],
         hungry: Callable[[], None],

@@ -41,7 +41,8 @@ def between_renewals(lease: timedelta, renew: timedelta | None) -> float:
 class Keeper:
     """The lease-keeping threads of one worker; ``running`` returns what it holds just now.
 
-    ``signed_on`` is called once, when the database knows this process by its ``worker_id``.
+    ``signed_on`` is called once, when the database knows this process by its ``worker_id``, and
+    ``stop`` when somebody asked there that it end.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Keeper:
         *,
         name: str,
         agents: Sequence[str] | None,
-        kinds: Sequence[str],
+        kinds: Sequence[str] | None,
         capabilities: Sequence[str],
         slots: int,
         lease: timedelta,
@@ -58,6 +59,7 @@ class Keeper:
         versions: Mapping[str, str],
         running: Callable[[], Collection[Attempt]],
         signed_on: Callable[[], None],
+        stop: Callable[[], None],
     ) -> None:
         self._dsn = dsn
         self._name, self._agents, self._kinds = name, agents, kinds
@@ -65,7 +67,7 @@ class Keeper:
         self._lease, self._between = lease, between_renewals(lease, renew)
         self._running = running
         self._versions = dict(versions)
-        self._signed_on = signed_on
+        self._signed_on, self._stop = signed_on, stop
         self._now = threading.Event()  # set to renew at once
         self._done = threading.Event()
         self.worker_id: int | None = None  # of this process start, once the database knows it
@@ -139,7 +141,9 @@ class Keeper:
                 elif attempt in current:  # not one that ended meanwhile
                     attempt.lose("the database no longer knows this lease")
         try:
-            queue.see_worker(self._sign_on(queue))
+            if queue.see_worker(self._sign_on(queue)):
+                log.info("worker.stop_requested")
+                self._stop()
         except InvalidArgument:  # forgotten: a week without a word, or a restored database
             self.worker_id = None
             self._sign_on(queue)

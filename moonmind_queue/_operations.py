@@ -19,6 +19,11 @@ def unlock(job_id: int, *, force: bool = False) -> Call[JobState]:
     return value("unlock", JobState, job_id=job_id, force=force)
 
 
+def stop_worker(worker_id: int) -> Call[None]:
+    """Ask one start of a worker process to hand back its jobs and end; ``JobNotFound`` if gone."""
+    return value("stop_worker", nothing, worker_id=worker_id)
+
+
 def redrive(
     states: Sequence[str] = ("dead_letter", "failed"),
     *,

@@ -148,6 +148,7 @@ class JobArtifact(View):
     size_bytes: Mapped[BigInt]
     sha256: Mapped[str]
     created_at: Mapped[datetime]
+    run: Mapped[str]
 
 
 class ArtifactContent(View):
@@ -181,6 +182,7 @@ class WorkerOverview(View):
     stopped_at: Mapped[datetime | None]
     versions: Mapped[dict[str, Any]]
     role: Mapped[str]
+    stop_requested_at: Mapped[datetime | None]
 
 
 class QueueStatus(View):
@@ -353,11 +355,36 @@ class AgentmuxEvent(View):
     agent: Mapped[str]
     worker_id: Mapped[str | None]
     type: Mapped[str]
+    event: Mapped[str]
     task_id: Mapped[str]
     job_id: Mapped[BigInt] = mapped_column(primary_key=True)
     seq: Mapped[int] = mapped_column(primary_key=True)
     payload: Mapped[dict[str, Any]]
     pos: Mapped[BigInt]
+
+
+class AgentmuxDag(View):
+    """A DAG that was seeded, with its epoch and how many tasks it has."""
+
+    __tablename__ = "agentmux_dag"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    source: Mapped[str]
+    epoch: Mapped[int]
+    seeded_at: Mapped[datetime]
+    reset_at: Mapped[datetime | None]
+    tasks: Mapped[BigInt]
+    gone: Mapped[BigInt]
+
+
+class AgentmuxMember(View):
+    """That a job is a task of a DAG."""
+
+    __tablename__ = "agentmux_member"
+
+    dag: Mapped[str]
+    job_id: Mapped[BigInt] = mapped_column(primary_key=True)
+    gone: Mapped[bool]
 
 
 class RetentionOverview(View):

@@ -32,7 +32,9 @@ from moonmind_queue import _calls, errors
 from moonmind_queue._calls import SCHEMA, Call
 from moonmind_queue._values import json_text
 from moonmind_queue._views import (
+    AgentmuxDag,
     AgentmuxEvent,
+    AgentmuxMember,
     AgentmuxTask,
     ArtifactContent,
     BlockedJob,
@@ -56,7 +58,9 @@ from moonmind_queue._views import (
 )
 
 __all__ = [
+    "AgentmuxDag",
     "AgentmuxEvent",
+    "AgentmuxMember",
     "AgentmuxTask",
     "ArtifactContent",
     "AsyncSessionQueue",

@@ -17,7 +17,15 @@ import psycopg
 from psycopg.rows import dict_row, tuple_row
 from psycopg.sql import SQL
 
-from moonmind_queue import _calls, _history, _operations, _scheduling, errors
+from moonmind_queue import (
+    _calls,
+    _dags,
+    _history,
+    _operations,
+    _scheduling,
+    _workers,
+    errors,
+)
 from moonmind_queue._calls import SCHEMA, Call
 from moonmind_queue._connection import open_connection
 from moonmind_queue._values import bigints, jsonbs, opened, storable, to_json
@@ -61,8 +69,9 @@ class Queue:
         limit: int = 1,
         lease: timedelta = timedelta(seconds=120),
         start: bool = False,
+        job_ids: Sequence[int] | None = None,
     ) -> list[ClaimedJob]:
-        """Lease up to ``limit`` due jobs; an empty list means there is no work now."""
+        """Lease up to ``limit`` due jobs, or those of ``job_ids``; an empty list means no work."""
         return self._rows(
             ClaimedJob,
             "claim",
@@ -73,6 +82,7 @@ class Queue:
             limit=limit,
             lease=lease,
             start=start,
+            **({} if job_ids is None else {"job_ids": list(job_ids)}),
         )
 
     def start(self, job: ClaimedJob) -> None:
@@ -243,6 +253,9 @@ class Queue:
     retry = _calls.method(_calls.retry)
 
     unlock = _calls.method(_operations.unlock)
+    seed_dag = _calls.method(_dags.seed_dag)
+    reset_dag = _calls.method(_dags.reset_dag)
+    stop_worker = _calls.method(_operations.stop_worker)
     redrive = _calls.method(_operations.redrive)
     pause = _calls.method(_operations.pause)
     resume = _calls.method(_operations.resume)
@@ -315,42 +328,10 @@ class Queue:
             [answer] = cursor.fetchall()
             return answer[0], answer[1]
 
-    def doze(self, worker_id: int, asleep: bool = True) -> None:
-        """Say that a registered process waits for notifications, or no longer does."""
-        self._value("doze", worker_id=worker_id, asleep=asleep)
-
-    def register_worker(
-        self,
-        worker: str,
-        *,
-        agents: Sequence[str] | None,
-        kinds: Sequence[str] | None,
-        capabilities: Sequence[str],
-        slots: int,
-        host: str,
-        pid: int,
-        version: str,
-        versions: Mapping[str, str] | None = None,
-    ) -> int:
-        """Record the start of a worker process and return its id."""
-        return int(
-            self._value(
-                "register_worker",
-                worker=worker,
-                agents=None if agents is None else list(agents),
-                kinds=None if kinds is None else list(kinds),
-                capabilities=list(capabilities),
-                slots=slots,
-                host=host,
-                pid=pid,
-                version=version,
-                versions=to_json(versions or {}),
-            )
-        )
-
-    def see_worker(self, worker_id: int, *, stopped: bool = False) -> None:
-        """Record that a worker process is alive, or that it ends."""
-        self._value("see_worker", id=worker_id, stopped=stopped)
+    doze = _calls.method(_workers.doze)
+    register_worker = _calls.method(_workers.register_worker)
+    see_worker = _calls.method(_workers.see_worker)
+    held_by = _calls.method(_workers.held_by)
 
     # --- inspect ---------------------------------------------------------------------------
 

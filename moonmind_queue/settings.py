@@ -102,6 +102,14 @@ class Settings(DatabaseSettings):
         ),
     )
     codex_sandbox_mode: SandboxMode = Field("workspace-write", alias="MOONMIND_CODEX_SANDBOX_MODE")
+    agentmux_home: Annotated[Path, AfterValidator(_absolute)] = Field(
+        Path(), alias="MOONMIND_AGENTMUX_HOME", validate_default=True
+    )
+    """Where ``state/`` and ``artifacts/`` of Agentmux are; by default the working directory."""
+    agentmux_lease_seconds: int = Field(600, ge=1, alias="MOONMIND_AGENTMUX_LEASE_SECONDS")
+    agentmux_renew_seconds: int = Field(60, ge=1, alias="MOONMIND_AGENTMUX_RENEW_SECONDS")
+    stale_seconds: int = Field(120, ge=1, alias="MOONMIND_STALE_SECONDS")
+    """After so long without a heartbeat an agent counts as stale in ``agentmux status``."""
     noop_seconds: float = Field(2.0, ge=0, alias="MOONMIND_NOOP_SECONDS")
 
     @field_validator("worker_capabilities", mode="before")

@@ -35,7 +35,7 @@ from moonmind_queue._poll import Poll
 from moonmind_queue._reporter import Reporter
 from moonmind_queue._ticker import tick
 from moonmind_queue.errors import DatabaseUnavailable, InvalidArgument, LeaseLost
-from moonmind_queue.executors import Executor
+from moonmind_queue.executors import Runner
 from moonmind_queue.model import ClaimedJob
 from moonmind_queue.queue import Queue, connect
 
@@ -50,8 +50,9 @@ DEADLINE = 9.5  # seconds after stop() at which run() returns whatever the datab
 class Worker:
     """One process's share of the work.
 
-    ``executors`` maps each kind to its executor; only these kinds are claimed. ``agents`` limits
-    the claims to jobs of those agents (``None``: all). ``slots`` jobs run at once. Leases are
+    ``executors`` maps each kind to its executor; only these kinds are claimed, unless ``any_kind``
+    says that it has an answer to all. ``agents`` limits the claims to jobs of those agents
+    (``None``: all). ``slots`` jobs run at once. Leases are
     renewed every ``renew`` (``None``: a third of ``lease``), and once a minute at least, which
     shows that the worker lives; ``renew`` is less than half of ``lease``, so that a renewal that
     fails is tried again in time. A notification starts a job within milliseconds; ``poll`` is the
@@ -63,10 +64,11 @@ class Worker:
     def __init__(
         self,
         dsn: str,
-        executors: Mapping[str, Executor],
+        executors: Mapping[str, Runner],
         *,
         name: str,
         agents: Sequence[str] | None = None,
+        any_kind: bool = False,
         capabilities: Sequence[str] = (),
         slots: int = 1,
         lease: timedelta = timedelta(seconds=120),
@@ -78,8 +80,9 @@ class Worker:
         live_log: bool = True,
         versions: Mapping[str, str] | None = None,
     ) -> None:
-        self._dsn, self._executors, self._name = dsn, executors, name
+        self._dsn, self._name = dsn, name
         self._agents, self._capabilities = agents, capabilities
+        self._kinds = None if any_kind else sorted(executors)
         self._slots, self._lease = slots, lease
         self._poll, self._reclaim = Poll(poll), min(reclaim, lease)
         self._pool: Pool = ConnectionPool(
@@ -112,7 +115,7 @@ class Worker:
             dsn,
             name=name,
             agents=agents,
-            kinds=sorted(executors),
+            kinds=self._kinds,
             capabilities=capabilities,
             slots=slots,
             lease=lease,
@@ -120,6 +123,7 @@ class Worker:
             versions=versions or {},
             running=self._attempts,
             signed_on=self._wake.set,
+            stop=self.stop,
         )
         self._listener = Listener(
             listen_dsn or dsn,
@@ -153,7 +157,7 @@ class Worker:
         self._listener.start()
         self._reporter.start()
         self._caretaker.start()
-        log.info("worker.started", worker=self._name, kinds=sorted(self._executors))
+        log.info("worker.started", worker=self._name, kinds=self._kinds or "any")
         failures = 0
         try:
             while not self._over():
@@ -214,7 +218,7 @@ class Worker:
             return min(wait, OVERDUE) if self._crew.waiting else wait
         self._doze(queue, asleep=True)
         due, self._horizon = queue.next_due(
-            self._agents, sorted(self._executors), self._capabilities, self._horizon
+            self._agents, self._kinds, self._capabilities, self._horizon
         )
         wait = self._poll.left()
         if due is not None and due <= timedelta(0):
@@ -264,7 +268,7 @@ class Worker:
         jobs = queue.claim(
             self._name,
             agents=self._agents,
-            kinds=sorted(self._executors),
+            kinds=self._kinds,
             capabilities=self._capabilities,
             limit=room,
             lease=self._lease,

@@ -3,6 +3,7 @@
 -- Contract
 --   * Dependents that are leased, blocked or final are left alone; they took what there was.
 -- Locks     every dependent, in id order.
+-- Errors    40001 see _lock_late().
 -- Events    waiting, for one that was queued.
 create or replace function moonmind_queue._hold_dependents(p_job moonmind_queue.job)
 returns void
@@ -10,15 +11,18 @@ language plpgsql
 set search_path = moonmind_queue, pg_temp
 as $$
 declare
+    v_ids constant bigint[] := array(select job_id from dependency where needs_job_id = p_job.id);
     v_dependent job;
 begin
+    if v_ids = '{}' then
+        return;
+    end if;
+    perform _lock_late(v_ids, array[p_job.id]);
     for v_dependent in
         select job.*
         from job
-        where id = any (array(select job_id from dependency where needs_job_id = p_job.id))
-          and _is_met(p_job.state, on_dependency_failure)
+        where id = any (v_ids) and _is_met(p_job.state, on_dependency_failure)
         order by id
-        for update
     loop
         if v_dependent.state = 'queued' then
             perform _withdraw(v_dependent);

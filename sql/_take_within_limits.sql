@@ -25,12 +25,7 @@ declare
         where id not in (select lane_id from _room(p_lanes) where room <= 0)
     );
     v_lane  integer;
-    v_free  boolean;
 begin
-    if current_setting('transaction_isolation') <> 'read committed' then
-        raise exception 'a claim within limits needs a transaction that is read committed'
-            using errcode = 'invalid_transaction_state';
-    end if;
     while cardinality(v_taken) < p_limit loop
         select head.lane_id into v_lane
         from unnest(v_open) as lane (id)
@@ -46,12 +41,7 @@ begin
         limit 1;
         exit when not found;
 
-        select coalesce(bool_and(pg_try_advisory_xact_lock(
-            hashtext('moonmind_queue ' || scope), hashtext(name)
-        )), true) into v_free
-        from _room(array[v_lane]);
-        v_free := v_free and not exists (select from _room(array[v_lane], v_taken) where room <= 0);
-        v_more := case when v_free then (_take(array[v_lane], 1, p_now)).job_ids else '{}' end;
+        v_more := case when _lock_room(v_lane, v_taken) then (_take(array[v_lane], 1, p_now)).job_ids else '{}' end;
         v_taken := v_taken || v_more;
         if v_more = '{}' then
             v_open := array_remove(v_open, v_lane);

@@ -1,4 +1,4 @@
--- claim(worker, agents, kinds, capabilities, limit, lease, start) → the jobs now leased, most urgent first.
+-- claim(worker, agents, kinds, capabilities, limit, lease, start, job_ids) → the jobs now leased, most urgent first.
 --
 -- Contract
 --   * Takes only jobs that are due, of the given agents and kinds (null: all) that are not paused,
@@ -6,6 +6,7 @@
 --     limits of run_limit and the policy of the login.
 --   * The most urgent first. A claim of 100 or more may be a second late to notice one that came
 --     before those of the last claim, or that another claim as large was thought to take.
+--   * With job_ids only of these. One that is not claimable now is not returned.
 --   * Each job is claimed, or running at once with start; its attempt is one higher and its token
 --     new. The pair (id, token) is the lease: every write of the holder carries it.
 --   * lasts is how long the lease holds from now: the lease, or what the job's timeout leaves.
@@ -24,7 +25,8 @@ create or replace function moonmind_queue.claim(
     p_capabilities text[]   default '{}',
     p_limit        integer  default 1,
     p_lease        interval default interval '120 s',
-    p_start        boolean  default false
+    p_start        boolean  default false,
+    p_job_ids      bigint[] default null
 )
 returns table (
     id bigint, kind text, agent text, name text, key text, payload jsonb, priority integer,
@@ -69,7 +71,9 @@ begin
     if v_due then
         perform _promote(v_lanes, v_now);
     end if;
-    if v_limited then
+    if p_job_ids is not null then
+        v_ids := _take_these(p_job_ids, v_lanes, least(p_limit, c_most), v_now);
+    elsif v_limited then
         v_ids := _take_within_limits(v_lanes, least(p_limit, c_most), v_now);
     else
         v_ids := _take_onwards(v_lanes, least(p_limit, c_most), v_now);
@@ -115,5 +119,5 @@ begin
 end;
 $$;
 
-comment on function moonmind_queue.claim(text, text[], text[], text[], integer, interval, boolean)
+comment on function moonmind_queue.claim(text, text[], text[], text[], integer, interval, boolean, bigint[])
 is 'Lease up to limit due jobs to a worker.';

@@ -26,7 +26,7 @@ grant usage on schema moonmind_queue to moonmind_producer, moonmind_worker, moon
 
 -- Views call these with the rights of whoever reads them.
 grant execute on function moonmind_queue._now(), moonmind_queue._is_met(text, text),
-    moonmind_queue._rank(integer, timestamptz), moonmind_queue._task_state(text),
+    moonmind_queue._rank(integer, timestamptz), moonmind_queue._task_state(text), moonmind_queue._task_event(text),
     moonmind_queue._permits(moonmind_queue.policy, moonmind_queue.lane)
 to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 
@@ -41,11 +41,13 @@ to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 
 grant execute on function
     moonmind_queue.enqueue(text, jsonb, text, text, text, integer, timestamptz, bigint[], integer, text[], interval, timestamptz, text, text),
-    moonmind_queue.enqueue_many(jsonb)
+    moonmind_queue.enqueue_many(jsonb),
+    moonmind_queue.seed_dag(jsonb, text, text)
 to moonmind_producer, moonmind_operator;
 
 grant execute on function
-    moonmind_queue.claim(text, text[], text[], text[], integer, interval, boolean),
+    moonmind_queue.claim(text, text[], text[], text[], integer, interval, boolean, bigint[]),
+    moonmind_queue.held_by(text),
     moonmind_queue.start(bigint, bigint),
     moonmind_queue.renew(bigint[], bigint[], interval),
     moonmind_queue.complete(bigint, bigint, jsonb),
@@ -71,6 +73,8 @@ grant execute on function
     moonmind_queue.retry(bigint),
     moonmind_queue.redrive(text[], text, text, timestamptz, timestamptz, text, interval, integer, bigint, timestamptz, boolean),
     moonmind_queue.unlock(bigint, boolean),
+    moonmind_queue.reset_dag(text, boolean),
+    moonmind_queue.stop_worker(bigint),
     moonmind_queue.pause(text, text, timestamptz),
     moonmind_queue.resume(text),
     moonmind_queue.set_limit(text, text, integer),
@@ -107,5 +111,6 @@ grant execute on function moonmind_queue.maintain(integer) to moonmind_worker, m
 
 grant execute on function moonmind_queue.set_retention(interval) to moonmind_operator;
 
-grant select on moonmind_queue.agentmux_task, moonmind_queue.agentmux_event
+grant select on moonmind_queue.agentmux_task, moonmind_queue.agentmux_event, moonmind_queue.agentmux_dag,
+    moonmind_queue.agentmux_member
 to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;

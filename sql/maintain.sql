@@ -38,6 +38,7 @@ begin
         select from job
         where created_at < v_now - v_keep and finished_at < v_now - v_keep
           and not exists (select from dependency where needs_job_id = job.id)
+          and not exists (select from dag_task where job_id = job.id and not gone)
     ) then
         v_jobs := prune(v_keep, p_limit);
     end if;

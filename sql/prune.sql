@@ -2,7 +2,7 @@
 --
 -- Contract
 --   * Only final jobs that ended longer ago, and only once no other job needs them: of a chain
---     the last job goes first.
+--     the last job goes first. A task that its DAG has stays, or seeding would run it again.
 --   * At most limit a call, so that no transaction grows long; call again until it returns 0.
 -- Locks     the jobs, skip locked.
 -- Errors    22023 a negative age or a limit below 1.
@@ -27,6 +27,7 @@ begin
             from job
             where finished_at < v_before
               and not exists (select from dependency where needs_job_id = job.id)
+              and not exists (select from dag_task where job_id = job.id and not gone)
             order by id
             limit p_limit - v_total
             for update skip locked
@@ -43,6 +44,7 @@ begin
         delete from log_chunk where job_id = any (v_ids);
         delete from event where job_id = any (v_ids);
         delete from dependency where job_id = any (v_ids);
+        delete from dag_task where job_id = any (v_ids);
         delete from expiry
         using job
         where job.id = any (v_ids) and expiry.expires_at = job.expires_at and expiry.job_id = job.id;

@@ -6,8 +6,8 @@
 -- `ready`, which is small, and never the million jobs that wait, are finished or belong to others.
 --
 -- Only the functions beside this file write these tables, so no foreign keys guard the hot ones.
--- Lock order, everywhere: the schedule; the jobs acted on and those that depend on them, in one id order (a job's
--- id is above those of all that it needs); of one job first its row in `job`, then `ready` or
+-- Lock order, everywhere: the schedule or the DAG; the jobs acted on and those that depend on them, in one id order (a
+-- job's id is above those of all that it needs, unless seed_dag() changed these; see _lock_late()); of one job first its row in `job`, then `ready` or
 -- `scheduled`, then `lease`; last `pause` and `sleeper`. `claim` and `reclaim` never wait: they skip
 -- what is locked.
 create schema if not exists moonmind_queue;
@@ -326,7 +326,8 @@ create table moonmind_queue.worker (
     role         name        not null,
     started_at   timestamptz not null,
     seen_at      timestamptz not null,
-    stopped_at   timestamptz
+    stopped_at   timestamptz,
+    stop_requested_at timestamptz
 );
 
 create index worker_name_idx on moonmind_queue.worker (worker);
@@ -334,6 +335,7 @@ create index worker_name_idx on moonmind_queue.worker (worker);
 comment on table moonmind_queue.worker is 'One row per start of a worker process. Ownership of jobs is the lease, never this.';
 comment on column moonmind_queue.worker.agents is 'Null: every agent.';
 comment on column moonmind_queue.worker.version is 'Of moonmind-queue; versions has those of what else it runs with.';
+comment on column moonmind_queue.worker.stop_requested_at is 'When somebody asked this process to end.';
 comment on column moonmind_queue.worker.role is 'The role that it logged in as; policy says what that may do.';
 
 -- Unlogged: after a crash no worker sleeps, for all have lost their connections.
@@ -471,3 +473,28 @@ is 'How long maintain() keeps what has ended, with its history and artifacts; nu
 
 insert into moonmind_queue.retention (what, keep)
 values ('job', interval '90 days');
+
+create table moonmind_queue.dag (
+    name      text        primary key,
+    source    text        not null,
+    epoch     integer     not null default 1,
+    seeded_at timestamptz not null,
+    reset_at  timestamptz,
+    constraint dag_name_is_given check (name ~ '^\S(.*\S)?$' and length(name) <= 200),
+    constraint dag_source_is_short check (length(source) <= 1000)
+);
+
+comment on table moonmind_queue.dag is 'Graphs of tasks that were seeded from a file.';
+comment on column moonmind_queue.dag.source is 'Where its tasks came from the last time.';
+comment on column moonmind_queue.dag.epoch is 'Counts from 1; reset_dag() begins the next one.';
+
+create table moonmind_queue.dag_task (
+    job_id bigint  primary key,
+    dag    text    not null,
+    gone   boolean not null default false
+);
+
+create index dag_task_dag_idx on moonmind_queue.dag_task (dag);
+
+comment on table moonmind_queue.dag_task is 'Which jobs are tasks of a DAG; prune() keeps these as long as the file has them.';
+comment on column moonmind_queue.dag_task.gone is 'Blocked because the file does not have it any more; restored when it returns.';

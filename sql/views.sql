@@ -75,11 +75,13 @@ from moonmind_queue.log_chunk;
 comment on view moonmind_queue.job_log is 'What jobs print, piece by piece; order by job_id, pos.';
 
 create or replace view moonmind_queue.job_artifact as
-select id, job_id, attempt, name, content_type, size_bytes, sha256, created_at
+select id, job_id, attempt, name, content_type, size_bytes, sha256, created_at,
+       attempt || '-' || token as run
 from moonmind_queue.artifact
 where sealed_at is not null;
 
 comment on view moonmind_queue.job_artifact is 'The artifacts that are complete; their bytes are in artifact_content.';
+comment on column moonmind_queue.job_artifact.run is 'Another one for each claim of the job: of its attempt, and its lease.';
 
 create or replace view moonmind_queue.artifact_content as
 select artifact_chunk.artifact_id, artifact_chunk.start_byte, artifact_chunk.content
@@ -98,7 +100,7 @@ select id, worker,
        end as status,
        host, pid, version, agents, kinds, capabilities, slots,
        (select count(*) from moonmind_queue.lease where lease.worker = worker.worker) as leases,
-       started_at, seen_at, stopped_at, versions, role::text as role
+       started_at, seen_at, stopped_at, versions, role::text as role, stop_requested_at
 from moonmind_queue.worker;
 
 comment on view moonmind_queue.worker_overview is 'Every start of a worker process: live, stale (unseen for two minutes) or stopped.';
@@ -432,7 +434,8 @@ select coalesce(job.key, job.id::text) as id, job.name, job.agent,
            where dependency.job_id = job.id
            order by dependency.needs_job_id
        ))::jsonb as deps,
-       job.payload, job.result, lease.worker as claimed_by, lease.expires_at as lease_until,
+       jsonb_build_object('kind', job.kind) || job.payload as payload,
+       job.result, lease.worker as claimed_by, lease.expires_at as lease_until,
        job.attempt - case
            when job.state in ('claimed', 'running', 'succeeded') then 1
            when job.attempt > 0 and job.state in ('blocked', 'cancelled') and (
@@ -459,7 +462,9 @@ comment on column moonmind_queue.agentmux_task.retries
 is 'Attempts that failed or lost their lease, from 0; one that was handed back does not count.';
 
 create or replace view moonmind_queue.agentmux_event as
-select event.at as ts, task.agent, event.worker as worker_id, 'TASK_' || upper(event.type) as type,
+select event.at as ts,
+       case when event.type = 'created' and event.worker = 'agentmux-cli' then event.worker else task.agent end as agent,
+       event.worker as worker_id, moonmind_queue._task_event(event.type) as type, event.type as event,
        task.id as task_id, event.job_id, event.seq,
        case when jsonb_typeof(event.data) = 'object' then event.data
             when event.data is null then '{}'
@@ -473,3 +478,21 @@ comment on view moonmind_queue.agentmux_event
 is 'The events of job_history in the words of Agentmux; order by job_id, seq or by pos.';
 comment on column moonmind_queue.agentmux_event.payload
 is 'The data of the event, and its message, if it has one, as message.';
+comment on column moonmind_queue.agentmux_event.type
+is 'One of the words that Agentmux has; docs/agentmux.md has the map from event, our own.';
+
+create or replace view moonmind_queue.agentmux_dag as
+select dag.name, dag.source, dag.epoch, dag.seeded_at, dag.reset_at,
+       count(task.job_id) filter (where not task.gone) as tasks,
+       count(task.job_id) filter (where task.gone) as gone
+from moonmind_queue.dag
+left join moonmind_queue.dag_task as task on task.dag = dag.name
+group by dag.name;
+
+comment on view moonmind_queue.agentmux_dag is 'Every DAG that was seeded, with its epoch and how many tasks it has.';
+comment on column moonmind_queue.agentmux_dag.gone is 'Tasks that are blocked because the file does not have them any more.';
+
+create or replace view moonmind_queue.agentmux_member as
+select dag, job_id, gone from moonmind_queue.dag_task;
+
+comment on view moonmind_queue.agentmux_member is 'Which jobs are tasks of which DAG.';

@@ -7,8 +7,8 @@
 -- `ready`, which is small, and never the million jobs that wait, are finished or belong to others.
 --
 -- Only the functions beside this file write these tables, so no foreign keys guard the hot ones.
--- Lock order, everywhere: the schedule; the jobs acted on and those that depend on them, in one id order (a job's
--- id is above those of all that it needs); of one job first its row in `job`, then `ready` or
+-- Lock order, everywhere: the schedule or the DAG; the jobs acted on and those that depend on them, in one id order (a
+-- job's id is above those of all that it needs, unless seed_dag() changed these; see _lock_late()); of one job first its row in `job`, then `ready` or
 -- `scheduled`, then `lease`; last `pause` and `sleeper`. `claim` and `reclaim` never wait: they skip
 -- what is locked.
 create schema if not exists moonmind_queue;
@@ -327,7 +327,8 @@ create table moonmind_queue.worker (
     role         name        not null,
     started_at   timestamptz not null,
     seen_at      timestamptz not null,
-    stopped_at   timestamptz
+    stopped_at   timestamptz,
+    stop_requested_at timestamptz
 );
 
 create index worker_name_idx on moonmind_queue.worker (worker);
@@ -335,6 +336,7 @@ create index worker_name_idx on moonmind_queue.worker (worker);
 comment on table moonmind_queue.worker is 'One row per start of a worker process. Ownership of jobs is the lease, never this.';
 comment on column moonmind_queue.worker.agents is 'Null: every agent.';
 comment on column moonmind_queue.worker.version is 'Of moonmind-queue; versions has those of what else it runs with.';
+comment on column moonmind_queue.worker.stop_requested_at is 'When somebody asked this process to end.';
 comment on column moonmind_queue.worker.role is 'The role that it logged in as; policy says what that may do.';
 
 -- Unlogged: after a crash no worker sleeps, for all have lost their connections.
@@ -472,6 +474,31 @@ is 'How long maintain() keeps what has ended, with its history and artifacts; nu
 
 insert into moonmind_queue.retention (what, keep)
 values ('job', interval '90 days');
+
+create table moonmind_queue.dag (
+    name      text        primary key,
+    source    text        not null,
+    epoch     integer     not null default 1,
+    seeded_at timestamptz not null,
+    reset_at  timestamptz,
+    constraint dag_name_is_given check (name ~ '^\S(.*\S)?$' and length(name) <= 200),
+    constraint dag_source_is_short check (length(source) <= 1000)
+);
+
+comment on table moonmind_queue.dag is 'Graphs of tasks that were seeded from a file.';
+comment on column moonmind_queue.dag.source is 'Where its tasks came from the last time.';
+comment on column moonmind_queue.dag.epoch is 'Counts from 1; reset_dag() begins the next one.';
+
+create table moonmind_queue.dag_task (
+    job_id bigint  primary key,
+    dag    text    not null,
+    gone   boolean not null default false
+);
+
+create index dag_task_dag_idx on moonmind_queue.dag_task (dag);
+
+comment on table moonmind_queue.dag_task is 'Which jobs are tasks of a DAG; prune() keeps these as long as the file has them.';
+comment on column moonmind_queue.dag_task.gone is 'Blocked because the file does not have it any more; restored when it returns.';
 -- <<<
 -- >>> sql/_add_needs.sql
 -- _add_needs(jobs, keys, ids, made) → void; writes the dependencies of the jobs that a call made.
@@ -548,6 +575,33 @@ $$;
 
 comment on function moonmind_queue._add_needs(jsonb, text[], bigint[], bigint[]) is 'Write the dependencies of new jobs.';
 -- <<<
+-- >>> sql/_apply_changes.sql
+-- _apply_changes(jobs) → the ids of the jobs that said something else than these, and now say it.
+--
+-- Locks     the jobs are locked by the caller.
+-- Events    updated
+create or replace function moonmind_queue._apply_changes(p_jobs jsonb)
+returns bigint[]
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_change  record;
+    v_job     job;
+    v_changed bigint[] := '{}';
+begin
+    for v_change in select * from _task_changes(p_jobs) loop
+        -- Read only now: a change before this one may have made it wait.
+        select * into v_job from job where id = v_change.job_id;
+        perform _redefine(v_job, v_change.wanted, v_change.needs, v_change.changed);
+        v_changed := v_changed || v_change.job_id;
+    end loop;
+    return v_changed;
+end;
+$$;
+
+comment on function moonmind_queue._apply_changes(jsonb) is 'Redefine the jobs that seeding changes.';
+-- <<<
 -- >>> sql/_backoff.sql
 -- _backoff(kind, attempt) → how long a job rests after this attempt failed.
 --
@@ -570,6 +624,44 @@ as $$
 $$;
 
 comment on function moonmind_queue._backoff(text, integer) is 'The rest after a failed attempt.';
+-- <<<
+-- >>> sql/_block_gone.sql
+-- _block_gone(jobs, dag) → the ids of tasks of the DAG that are not among these jobs and are blocked for that.
+--
+-- Contract
+--   * What is held, has ended or is blocked for another reason stays as it is.
+-- Locks     the tasks are locked by the caller.
+-- Events    removed
+create or replace function moonmind_queue._block_gone(p_jobs jsonb, p_dag text)
+returns bigint[]
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_job  job;
+    v_gone bigint[] := '{}';
+begin
+    for v_job in
+        select job.*
+        from job
+        join dag_task on dag_task.job_id = job.id
+        where dag_task.dag = p_dag
+          and job.key not in (select wanted ->> 'key' from jsonb_array_elements(p_jobs) as wanted)
+          and job.state in ('waiting', 'queued')
+        order by job.id
+    loop
+        if v_job.state = 'queued' then
+            perform _withdraw(v_job);
+        end if;
+        perform _end(v_job.id, 'blocked', format('not in DAG %s any more', p_dag), 'removed', 'warn');
+        v_gone := v_gone || v_job.id;
+    end loop;
+    update dag_task set gone = true where job_id = any (v_gone);
+    return v_gone;
+end;
+$$;
+
+comment on function moonmind_queue._block_gone(jsonb, text) is 'Block tasks that their DAG has lost.';
 -- <<<
 -- >>> sql/_cancel_doomed.sql
 -- _cancel_doomed(jobs) → void; cancels those new jobs that wished to be when a job they need had failed.
@@ -736,6 +828,38 @@ $$;
 
 comment on function moonmind_queue._check_lease(interval) is 'Refuse a lease that cannot work.';
 -- <<<
+-- >>> sql/_check_no_circle.sql
+-- _check_no_circle(tasks) → void, or an error: tasks that depend on each other in a circle.
+--
+-- Errors    22023 with the path, for example: a -> b -> a.
+create or replace function moonmind_queue._check_no_circle(p_tasks jsonb)
+returns void
+language plpgsql
+immutable
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_ids      text[];
+    v_places   jsonb;      -- id → its place
+    v_children integer[];  -- edge → the task, and
+    v_parents  integer[];  --        the task that it needs
+begin
+    select coalesce(array_agg(task ->> 'id' order by place), '{}'), jsonb_object_agg(task ->> 'id', place)
+    into v_ids, v_places
+    from jsonb_array_elements(p_tasks) with ordinality as element (task, place);
+    select array_agg(place order by place, parent), array_agg(parent order by place, parent)
+    into v_children, v_parents
+    from jsonb_array_elements(p_tasks) with ordinality as element (task, place)
+    cross join lateral (
+        select distinct (v_places ->> need)::integer as parent
+        from jsonb_array_elements_text(coalesce(task -> 'deps', '[]')) as need
+    ) as needed;
+    perform _order_jobs(v_ids, v_children, v_parents);
+end;
+$$;
+
+comment on function moonmind_queue._check_no_circle(jsonb) is 'Refuse tasks that depend on each other in a circle.';
+-- <<<
 -- >>> sql/_check_policy.sql
 -- _check_policy(jobs, tokens) → void, or an error: the login's policy must admit every one of these held jobs.
 --
@@ -788,6 +912,71 @@ end;
 $$;
 
 comment on function moonmind_queue._check_reader(text, integer) is 'Refuse a cursor that cannot be read on with.';
+-- <<<
+-- >>> sql/_check_tasks.sql
+-- _check_tasks(tasks) → void, or an error that names the first task at fault by its place and id.
+--
+-- Contract
+--   * Each is an object with an id of its own, of 1 to 500 characters, and an agent. Its deps are
+--     ids of tasks beside it, none its own; its payload is an object, whose kind is a string.
+-- Errors    22023
+create or replace function moonmind_queue._check_tasks(p_tasks jsonb)
+returns void
+language plpgsql
+immutable
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_names constant text[] := '{id,name,agent,deps,payload,priority,max_attempts,timeout,capabilities}';
+    v_fault text;
+begin
+    if jsonb_typeof(p_tasks) is distinct from 'array' then
+        raise exception 'a DAG needs a JSON array of tasks' using errcode = 'invalid_parameter_value';
+    end if;
+    with given as materialized (
+        select task, place, task ->> 'id' as id, coalesce(task -> 'deps', '[]') as deps,
+               coalesce(task -> 'payload', '{}') as payload
+        from jsonb_array_elements(p_tasks) with ordinality as element (task, place)
+    ),
+    judged as (
+        select place, id, case
+            when jsonb_typeof(task) <> 'object' then 'is not an object'
+            when jsonb_typeof(task -> 'id') is distinct from 'string' or id !~ '\S' or length(id) > 500
+                then 'needs an id of 1 to 500 characters'
+            when jsonb_typeof(task -> 'agent') is distinct from 'string' then 'needs an agent'
+            when jsonb_typeof(deps) <> 'array' then 'deps is not an array'
+            when jsonb_typeof(payload) <> 'object' then 'payload is not an object'
+            when coalesce(jsonb_typeof(payload -> 'kind'), 'string') <> 'string' then 'payload.kind is not a string'
+            when task - v_names <> '{}' then
+                'unknown name ' || (select string_agg(quote_ident(left(name, 100)), ', ') from (
+                    select name from jsonb_object_keys(task - v_names) as name limit 5) as unknown)
+                || '; there are ' || array_to_string(v_names, ', ')
+            when place > min(place) over (partition by id) then 'is there twice'
+        end as fault
+        from given
+    ),
+    astray as (
+        select given.place, given.id, case
+            when jsonb_typeof(need) <> 'string' then 'deps has something that is not an id: ' || left(need::text, 100)
+            else format('depends on unknown task %s', left(need #>> '{}', 100))
+        end as fault
+        from given
+        cross join lateral jsonb_array_elements(case jsonb_typeof(deps) when 'array' then deps else '[]' end) as need
+        where jsonb_typeof(need) <> 'string' or not exists (select from given as other where other.id = need #>> '{}')
+    )
+    select format('task %s%s: %s', place, ' (' || left(id, 100) || ')', fault) into v_fault
+    from (select * from judged union all select * from astray) as found
+    where fault is not null
+    order by place
+    limit 1;
+    if v_fault is not null then
+        raise exception '%', v_fault using errcode = 'invalid_parameter_value';
+    end if;
+    perform _check_no_circle(p_tasks);
+end;
+$$;
+
+comment on function moonmind_queue._check_tasks(jsonb) is 'Refuse what seed_dag cannot read.';
 -- <<<
 -- >>> sql/_check_template.sql
 -- _check_template(schedule, job) → void, or the error that enqueueing the job would raise.
@@ -1218,6 +1407,7 @@ comment on function moonmind_queue._fail_dependents(bigint) is 'Let dependents h
 -- Contract
 --   * Dependents that are leased, blocked or final are left alone; they took what there was.
 -- Locks     every dependent, in id order.
+-- Errors    40001 see _lock_late().
 -- Events    waiting, for one that was queued.
 create or replace function moonmind_queue._hold_dependents(p_job moonmind_queue.job)
 returns void
@@ -1225,15 +1415,18 @@ language plpgsql
 set search_path = moonmind_queue, pg_temp
 as $$
 declare
+    v_ids constant bigint[] := array(select job_id from dependency where needs_job_id = p_job.id);
     v_dependent job;
 begin
+    if v_ids = '{}' then
+        return;
+    end if;
+    perform _lock_late(v_ids, array[p_job.id]);
     for v_dependent in
         select job.*
         from job
-        where id = any (array(select job_id from dependency where needs_job_id = p_job.id))
-          and _is_met(p_job.state, on_dependency_failure)
+        where id = any (v_ids) and _is_met(p_job.state, on_dependency_failure)
         order by id
-        for update
     loop
         if v_dependent.state = 'queued' then
             perform _withdraw(v_dependent);
@@ -1633,6 +1826,37 @@ end;
 $$;
 
 comment on function moonmind_queue._lock_needs(bigint[]) is 'Lock dependencies shared.';
+-- <<<
+-- >>> sql/_lock_room.sql
+-- _lock_room(lane, taken) → whether the limits leave room for one more job of this lane; they are locked then.
+--
+-- taken are jobs that this claim has chosen already and has not leased yet.
+--
+-- Locks     an advisory lock for each scope that counts the lane, until the transaction ends; one
+--           that another claim has is not waited for, and there is no room.
+-- Errors    25000 not read committed: the count would be that of a moment before the locks.
+create or replace function moonmind_queue._lock_room(p_lane integer, p_taken bigint[])
+returns boolean
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+as $$
+begin
+    if current_setting('transaction_isolation') <> 'read committed' then
+        raise exception 'a claim within limits needs a transaction that is read committed'
+            using errcode = 'invalid_transaction_state';
+    end if;
+    if exists (
+        select from _room(array[p_lane])
+        where not pg_try_advisory_xact_lock(hashtext('moonmind_queue ' || scope), hashtext(name))
+    ) then
+        return false;
+    end if;
+    return not exists (select from _room(array[p_lane], p_taken) where room <= 0);
+end;
+$$;
+
+comment on function moonmind_queue._lock_room(integer, bigint[]) is 'Lock the limits of a lane, if they leave room.';
 -- <<<
 -- >>> sql/_lock_schedule.sql
 -- _lock_schedule(name) → its row, locked.
@@ -2243,6 +2467,64 @@ $$;
 
 comment on function moonmind_queue._rank(integer, timestamptz) is 'The order in which jobs are claimed.';
 -- <<<
+-- >>> sql/_redefine.sql
+-- _redefine(job, wanted, needs, changed) → void; a job is to say from now on what wanted says, and to need these jobs.
+--
+-- Contract
+--   * Its state stays, but that one that is queued may have to wait now and the other way round. An
+--     attempt under way keeps what it was given; the next one gets the new.
+--   * A job may come to need one with a higher id. Whoever locks dependents out of order because of
+--     that does not wait for them: see _lock_late().
+-- Locks     the job and the jobs that it needs are locked by the caller.
+-- Events    updated
+create or replace function moonmind_queue._redefine(
+    p_job     moonmind_queue.job,
+    p_wanted  jsonb,
+    p_needs   bigint[],
+    p_changed text[]
+)
+returns void
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_wanted record;
+begin
+    select * into v_wanted
+    from jsonb_to_record(p_wanted) as (
+        name text, agent text, kind text, payload jsonb, priority integer, max_attempts integer,
+        timeout interval, capabilities text[]
+    );
+    if p_job.state = 'queued' then
+        perform _withdraw(p_job);
+    end if;
+    delete from dependency where job_id = p_job.id and needs_job_id <> all (p_needs);
+    insert into dependency (job_id, needs_job_id)
+    select p_job.id, unnest(p_needs)
+    on conflict do nothing;
+    update job
+    set name = v_wanted.name,
+        agent = v_wanted.agent,
+        kind = v_wanted.kind,
+        payload = v_wanted.payload,
+        priority = coalesce(v_wanted.priority, 0),
+        max_attempts = coalesce(v_wanted.max_attempts, 3),
+        timeout = v_wanted.timeout,
+        lane_id = _lane(
+            v_wanted.agent, v_wanted.kind, _capabilities(v_wanted.capabilities), v_wanted.payload,
+            (select concurrency_key from lane where id = p_job.lane_id)
+        ),
+        updated_at = _now()
+    where id = p_job.id;
+    perform _log(p_job.id, 'updated', p_data => jsonb_build_object('changed', to_jsonb(p_changed)));
+    if p_job.state in ('waiting', 'queued') then
+        perform _queue(p_job.id, p_job.run_at);
+    end if;
+end;
+$$;
+
+comment on function moonmind_queue._redefine(moonmind_queue.job, jsonb, bigint[], text[]) is 'Change what a locked job says and needs.';
+-- <<<
 -- >>> sql/_release_dependents.sql
 -- _release_dependents(jobs) → void; the jobs have ended: queue who waited for the last of them.
 --
@@ -2333,6 +2615,46 @@ end;
 $$;
 
 comment on function moonmind_queue._repository(jsonb) is 'The repository of a payload in the form in which it is compared.';
+-- <<<
+-- >>> sql/_restore_tasks.sql
+-- _restore_tasks(jobs, dag) → the ids of tasks that were blocked because the file had lost them, and run again.
+--
+-- Contract
+--   * All these jobs are tasks of this DAG from now on.
+-- Locks     the jobs are locked by the caller.
+-- Events    retried
+create or replace function moonmind_queue._restore_tasks(p_jobs jsonb, p_dag text)
+returns bigint[]
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_job  job;
+    v_back bigint[] := '{}';
+begin
+    for v_job in
+        select job.*
+        from job
+        join dag_task on dag_task.job_id = job.id
+        where job.key in (select wanted ->> 'key' from jsonb_array_elements(p_jobs) as wanted)
+          and dag_task.gone
+          and job.state = 'blocked'
+        order by job.id
+    loop
+        perform _retry(v_job, _now());
+        v_back := v_back || v_job.id;
+    end loop;
+    insert into dag_task (job_id, dag)
+    select job.id, p_dag
+    from job
+    where job.key in (select wanted ->> 'key' from jsonb_array_elements(p_jobs) as wanted)
+    on conflict (job_id) do update set dag = excluded.dag, gone = false
+    where (dag_task.dag, dag_task.gone) <> (excluded.dag, false);
+    return v_back;
+end;
+$$;
+
+comment on function moonmind_queue._restore_tasks(jsonb, text) is 'Let tasks that have returned to their DAG run again.';
 -- <<<
 -- >>> sql/_retry.sql
 -- _retry(job, run_at) → its new state; a final or blocked job may run again, its attempts counted anew.
@@ -2694,6 +3016,59 @@ $$;
 comment on function moonmind_queue._take_onwards(integer[], integer, timestamptz)
 is 'Lock the most urgent claimable jobs, from where the last claim ended.';
 -- <<<
+-- >>> sql/_take_these.sql
+-- _take_these(jobs, lanes, limit, now) → those of the jobs that are claimable, locked and out of ready.
+--
+-- Contract
+--   * What _take() demands of a job holds here too: its lane is one of these, it is due, all its
+--     needs are met, the limits leave room, and nobody else has it locked.
+-- Locks     rows of job, skip locked, then those of ready; the limits as _lock_room() does.
+create or replace function moonmind_queue._take_these(
+    p_job_ids bigint[],
+    p_lanes   integer[],
+    p_limit   integer,
+    p_now     timestamptz
+)
+returns bigint[]
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    v_job   job;
+    v_taken bigint[] := '{}';
+begin
+    for v_job in
+        select job.*
+        from job
+        where id = any (p_job_ids)
+          and state = 'queued'
+          and lane_id = any (p_lanes)
+          and (expires_at is null or expires_at > p_now)
+          and not exists (
+              select from dependency
+              left join job as needed on needed.id = dependency.needs_job_id
+              where dependency.job_id = job.id
+                and not _is_met(needed.state, job.on_dependency_failure)
+          )
+        order by rank, id
+        for update of job skip locked
+    loop
+        exit when cardinality(v_taken) >= p_limit;
+        continue when exists (select from run_limit) and not _lock_room(v_job.lane_id, v_taken);
+        delete from ready
+        where lane_id = v_job.lane_id and rank = v_job.rank and job_id = v_job.id;
+        if found then  -- else its time has not come
+            v_taken := v_taken || v_job.id;
+        end if;
+    end loop;
+    return v_taken;
+end;
+$$;
+
+comment on function moonmind_queue._take_these(bigint[], integer[], integer, timestamptz) is 'Lock those of some jobs that can be claimed.';
+-- <<<
 -- >>> sql/_take_within_limits.sql
 -- _take_within_limits(lanes, limit, now) → as _take(), and no limit is exceeded however many claim at once.
 --
@@ -2722,12 +3097,7 @@ declare
         where id not in (select lane_id from _room(p_lanes) where room <= 0)
     );
     v_lane  integer;
-    v_free  boolean;
 begin
-    if current_setting('transaction_isolation') <> 'read committed' then
-        raise exception 'a claim within limits needs a transaction that is read committed'
-            using errcode = 'invalid_transaction_state';
-    end if;
     while cardinality(v_taken) < p_limit loop
         select head.lane_id into v_lane
         from unnest(v_open) as lane (id)
@@ -2743,12 +3113,7 @@ begin
         limit 1;
         exit when not found;
 
-        select coalesce(bool_and(pg_try_advisory_xact_lock(
-            hashtext('moonmind_queue ' || scope), hashtext(name)
-        )), true) into v_free
-        from _room(array[v_lane]);
-        v_free := v_free and not exists (select from _room(array[v_lane], v_taken) where room <= 0);
-        v_more := case when v_free then (_take(array[v_lane], 1, p_now)).job_ids else '{}' end;
+        v_more := case when _lock_room(v_lane, v_taken) then (_take(array[v_lane], 1, p_now)).job_ids else '{}' end;
         v_taken := v_taken || v_more;
         if v_more = '{}' then
             v_open := array_remove(v_open, v_lane);
@@ -2760,6 +3125,104 @@ $$;
 
 comment on function moonmind_queue._take_within_limits(integer[], integer, timestamptz)
 is 'Lock the most urgent claimable jobs, as many as the limits allow.';
+-- <<<
+-- >>> sql/_task_changes.sql
+-- _task_changes(jobs) → those jobs that exist and say something else than these, and the jobs that each is to need.
+--
+-- Contract
+--   * jobs is what _task_jobs() made. The names of what is different are in changed.
+create or replace function moonmind_queue._task_changes(p_jobs jsonb)
+returns table (job_id bigint, wanted jsonb, needs bigint[], changed text[])
+language plpgsql
+stable
+set search_path = moonmind_queue, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    return query
+    with given as materialized (
+        select wanted, rec.*, array(
+            select distinct needed.id
+            from jsonb_array_elements_text(wanted -> 'after') as name
+            join job as needed on needed.key = name
+            order by needed.id
+        ) as needs
+        from jsonb_array_elements(p_jobs) as wanted
+        cross join lateral jsonb_to_record(wanted) as rec (
+            key text, name text, agent text, kind text, payload jsonb, priority integer,
+            max_attempts integer, timeout interval, capabilities text[]
+        )
+    ),
+    compared as (
+        select job.id, given.wanted, given.needs, array_remove(array[
+            case when job.name is distinct from given.name then 'name' end,
+            case when job.agent <> given.agent then 'agent' end,
+            case when job.kind <> given.kind then 'kind' end,
+            case when job.payload <> given.payload then 'payload' end,
+            case when job.priority <> coalesce(given.priority, 0) then 'priority' end,
+            case when job.max_attempts <> coalesce(given.max_attempts, 3) then 'max_attempts' end,
+            case when job.timeout is distinct from given.timeout then 'timeout' end,
+            case when lane.capabilities <> _capabilities(given.capabilities) then 'capabilities' end,
+            case when given.needs <> array(
+                select needs_job_id from dependency where dependency.job_id = job.id order by needs_job_id
+            ) then 'deps' end
+        ], null) as changed
+        from given
+        join job on job.key = given.key
+        join lane on lane.id = job.lane_id
+    )
+    select id, wanted, needs, changed from compared where changed <> '{}' order by id;
+end;
+$$;
+
+comment on function moonmind_queue._task_changes(jsonb) is 'What seeding would change of jobs that exist.';
+-- <<<
+-- >>> sql/_task_event.sql
+-- _task_event(type) → an event in the words of Agentmux.
+--
+-- The one place that says so. Agentmux has eight words for what happens to a task; what it has none
+-- for is progress. Whatever ends an attempt or the task badly is a failure: an attempt that was lost
+-- with its worker, one that a person has to look at, and a cancelled task too. No search_path is
+-- pinned, for the same reason as in _task_state().
+create or replace function moonmind_queue._task_event(p_type text)
+returns text
+language sql
+immutable
+as $$
+    select case
+        when p_type in ('created', 'ready', 'claimed', 'started', 'completed', 'failed', 'released')
+            then 'TASK_' || upper(p_type)
+        when p_type = 'retried' then 'TASK_READY'
+        when p_type = 'unlocked' then 'TASK_RELEASED'
+        when p_type in ('expired', 'timed_out', 'blocked', 'cancelled') then 'TASK_FAILED'
+        else 'TASK_PROGRESS'
+    end;
+$$;
+
+comment on function moonmind_queue._task_event(text) is 'How Agentmux calls an event.';
+-- <<<
+-- >>> sql/_task_jobs.sql
+-- _task_jobs(tasks) → the tasks as jobs, in the words of enqueue_many().
+--
+-- The one place that says how: a task's id is the job's key, its payload names the kind, which is
+-- noop where it does not.
+create or replace function moonmind_queue._task_jobs(p_tasks jsonb)
+returns jsonb
+language sql
+immutable
+as $$
+    select coalesce(jsonb_agg(
+        task - '{id,deps,payload}'::text[] || jsonb_build_object(
+            'key', task -> 'id',
+            'kind', coalesce(task -> 'payload' ->> 'kind', 'noop'),
+            'payload', coalesce(task -> 'payload', '{}') - 'kind',
+            'after', coalesce(task -> 'deps', '[]')
+        ) order by place
+    ), '[]')
+    from jsonb_array_elements(p_tasks) with ordinality as element (task, place);
+$$;
+
+comment on function moonmind_queue._task_jobs(jsonb) is 'Tasks of Agentmux as jobs.';
 -- <<<
 -- >>> sql/_task_state.sql
 -- _task_state(state) → the state in the words of Agentmux.
@@ -3105,7 +3568,7 @@ $$;
 comment on function moonmind_queue.cancel(bigint, text) is 'Cancel a job, or ask its worker to stop.';
 -- <<<
 -- >>> sql/claim.sql
--- claim(worker, agents, kinds, capabilities, limit, lease, start) → the jobs now leased, most urgent first.
+-- claim(worker, agents, kinds, capabilities, limit, lease, start, job_ids) → the jobs now leased, most urgent first.
 --
 -- Contract
 --   * Takes only jobs that are due, of the given agents and kinds (null: all) that are not paused,
@@ -3113,6 +3576,7 @@ comment on function moonmind_queue.cancel(bigint, text) is 'Cancel a job, or ask
 --     limits of run_limit and the policy of the login.
 --   * The most urgent first. A claim of 100 or more may be a second late to notice one that came
 --     before those of the last claim, or that another claim as large was thought to take.
+--   * With job_ids only of these. One that is not claimable now is not returned.
 --   * Each job is claimed, or running at once with start; its attempt is one higher and its token
 --     new. The pair (id, token) is the lease: every write of the holder carries it.
 --   * lasts is how long the lease holds from now: the lease, or what the job's timeout leaves.
@@ -3131,7 +3595,8 @@ create or replace function moonmind_queue.claim(
     p_capabilities text[]   default '{}',
     p_limit        integer  default 1,
     p_lease        interval default interval '120 s',
-    p_start        boolean  default false
+    p_start        boolean  default false,
+    p_job_ids      bigint[] default null
 )
 returns table (
     id bigint, kind text, agent text, name text, key text, payload jsonb, priority integer,
@@ -3176,7 +3641,9 @@ begin
     if v_due then
         perform _promote(v_lanes, v_now);
     end if;
-    if v_limited then
+    if p_job_ids is not null then
+        v_ids := _take_these(p_job_ids, v_lanes, least(p_limit, c_most), v_now);
+    elsif v_limited then
         v_ids := _take_within_limits(v_lanes, least(p_limit, c_most), v_now);
     else
         v_ids := _take_onwards(v_lanes, least(p_limit, c_most), v_now);
@@ -3222,7 +3689,7 @@ begin
 end;
 $$;
 
-comment on function moonmind_queue.claim(text, text[], text[], text[], integer, interval, boolean)
+comment on function moonmind_queue.claim(text, text[], text[], text[], integer, interval, boolean, bigint[])
 is 'Lease up to limit due jobs to a worker.';
 -- <<<
 -- >>> sql/complete.sql
@@ -3799,6 +4266,33 @@ $$;
 
 comment on function moonmind_queue.fail(bigint, bigint, text, text, interval) is 'End an attempt badly; retry, block or fail the job.';
 -- <<<
+-- >>> sql/held_by.sql
+-- held_by(worker) → the jobs that a worker holds, with the tokens of its leases.
+--
+-- For a worker that has forgotten its tokens, as an agent's tool does between two sessions. A worker
+-- that knows its tokens never asks: what it did not claim itself it must not go on with.
+--
+-- Errors    22023 a worker without a usable name; MQ004 one that the login's policy does not list.
+create or replace function moonmind_queue.held_by(p_worker text)
+returns table (job_id bigint, token bigint, attempt integer, expires_at timestamptz, started boolean)
+language plpgsql
+stable
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    perform _check_worker(p_worker, _policy());
+    return query
+    select job_id, token, attempt, expires_at, started
+    from lease
+    where worker = p_worker
+    order by job_id;
+end;
+$$;
+
+comment on function moonmind_queue.held_by(text) is 'The leases of a worker.';
+-- <<<
 -- >>> sql/maintain.sql
 -- maintain(limit) → what was tidied up and how many of each; no row where there was nothing to do.
 --
@@ -3840,6 +4334,7 @@ begin
         select from job
         where created_at < v_now - v_keep and finished_at < v_now - v_keep
           and not exists (select from dependency where needs_job_id = job.id)
+          and not exists (select from dag_task where job_id = job.id and not gone)
     ) then
         v_jobs := prune(v_keep, p_limit);
     end if;
@@ -4108,7 +4603,7 @@ comment on function moonmind_queue.pause_schedule(text, boolean) is 'Stop a sche
 --
 -- Contract
 --   * Only final jobs that ended longer ago, and only once no other job needs them: of a chain
---     the last job goes first.
+--     the last job goes first. A task that its DAG has stays, or seeding would run it again.
 --   * At most limit a call, so that no transaction grows long; call again until it returns 0.
 -- Locks     the jobs, skip locked.
 -- Errors    22023 a negative age or a limit below 1.
@@ -4133,6 +4628,7 @@ begin
             from job
             where finished_at < v_before
               and not exists (select from dependency where needs_job_id = job.id)
+              and not exists (select from dag_task where job_id = job.id and not gone)
             order by id
             limit p_limit - v_total
             for update skip locked
@@ -4149,6 +4645,7 @@ begin
         delete from log_chunk where job_id = any (v_ids);
         delete from event where job_id = any (v_ids);
         delete from dependency where job_id = any (v_ids);
+        delete from dag_task where job_id = any (v_ids);
         delete from expiry
         using job
         where job.id = any (v_ids) and expiry.expires_at = job.expires_at and expiry.job_id = job.id;
@@ -4650,6 +5147,69 @@ $$;
 
 comment on function moonmind_queue.repair() is 'Make rows agree again that somebody wrote by hand.';
 -- <<<
+-- >>> sql/reset_dag.sql
+-- reset_dag(dag, force) → the number of the epoch that begins: every task of the DAG is to run anew.
+--
+-- Contract
+--   * Whatever has ended or is blocked runs again, and what rests runs now; attempts are counted
+--     anew. Tasks that the file has lost stay blocked. The history stays.
+--   * Refused while a task is held, unless forced: then it is taken away, and its token keeps the
+--     late worker out.
+-- Locks     the DAG; its jobs, in id order; then as retry() and unlock().
+-- Notifies  moonmind_queue; moonmind_queue_control with the names of workers that lose a task.
+-- Events    unlocked; retried
+-- Errors    MQ002 no such DAG; MQ003 a task is held.
+create or replace function moonmind_queue.reset_dag(p_dag text default 'agentmux', p_force boolean default false)
+returns integer
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_now   constant timestamptz := _now();
+    v_epoch integer;
+    v_ids   bigint[];
+    v_held  record;
+    v_job   job;
+begin
+    update dag set epoch = epoch + 1, reset_at = v_now where name = p_dag returning epoch into v_epoch;
+    if not found then
+        raise exception 'there is no DAG %; seed it first', left(p_dag, 100) using errcode = 'MQ002';
+    end if;
+    v_ids := array(select job_id from dag_task where dag = p_dag and not gone);
+    perform _lock_jobs(v_ids, true);
+    for v_held in
+        select job.id, job.key, lease.worker
+        from lease
+        join job on job.id = lease.job_id
+        where lease.job_id = any (v_ids)
+        order by job.id
+    loop
+        if not coalesce(p_force, false) then
+            raise exception 'task % is held by %; stop the worker first, or force the reset', v_held.key, v_held.worker
+                using errcode = 'MQ003';
+        end if;
+        perform unlock(v_held.id, true);
+    end loop;
+    for v_job in
+        select * from job
+        where id = any (v_ids)
+          and (state not in ('waiting', 'queued') or attempt > 0 or run_at > v_now)
+        order by id
+    loop
+        -- Read again: a task before it may have made it wait.
+        select * into v_job from job where id = v_job.id;
+        if v_job.state = 'queued' then
+            perform _withdraw(v_job);
+        end if;
+        perform _retry(v_job, v_now);
+    end loop;
+    return v_epoch;
+end;
+$$;
+
+comment on function moonmind_queue.reset_dag(text, boolean) is 'Let every task of a DAG run anew.';
+-- <<<
 -- >>> sql/resume.sql
 -- resume(agent) → whether anything was paused; ends the pauses and cooldowns of this agent, or the one of all (null).
 --
@@ -4818,12 +5378,12 @@ $$;
 comment on function moonmind_queue.run_schedule_now(text) is 'Enqueue the job of a schedule by hand.';
 -- <<<
 -- >>> sql/see_worker.sql
--- see_worker(id, stopped) → void; the process is alive, or says that it ends.
+-- see_worker(id, stopped) → whether it is asked to end; the process is alive, or says that it ends.
 --
 -- Errors    MQ004 a worker that the login's policy does not list.
 -- Errors    22023 a process that is not registered, or was away for so long that maintain() forgot it.
 create or replace function moonmind_queue.see_worker(p_id bigint, p_stopped boolean default false)
-returns void
+returns boolean
 language plpgsql
 security definer
 set search_path = moonmind_queue, pg_temp
@@ -4831,21 +5391,106 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set jit = off
 as $$
+declare
+    v_stop boolean;
 begin
     perform _check_worker(worker, _policy()) from worker where id = p_id;
     update worker
     set seen_at = _now(), stopped_at = case when p_stopped then _now() end
-    where id = p_id;
+    where id = p_id
+    returning stop_requested_at is not null into v_stop;
     if not found then
         raise exception 'worker process % is not registered', p_id using errcode = 'invalid_parameter_value';
     end if;
     if p_stopped then
         perform doze(p_id, false);
     end if;
+    return v_stop;
 end;
 $$;
 
 comment on function moonmind_queue.see_worker(bigint, boolean) is 'Record that a worker process is alive, or that it ends.';
+-- <<<
+-- >>> sql/seed_dag.sql
+-- seed_dag(tasks, source, dag) → each task that was created, updated, unchanged, blocked or restored, and its job.
+--
+-- Contract
+--   * tasks is an array of objects with id, agent, and optionally name, deps (ids of tasks beside
+--     it), payload, priority, max_attempts, timeout and capabilities. All or nothing.
+--   * A task is the job that has its id as key. New ones are created. Of others what is different
+--     is updated, and their state is untouched: what is done stays done. An attempt under way keeps
+--     what it was given.
+--   * A task of this DAG that is not there any more is blocked, unless it is held or has ended,
+--     and restored when it returns. Other jobs are left alone; source is where the tasks come from.
+-- Locks     the DAG; every job that is or was a task of it, in id order.
+-- Notifies  moonmind_queue
+-- Events    created by agentmux-cli; updated; removed; retried.
+-- Errors    22023 a task that cannot be read, an unknown dependency, a circle (with its path), by its
+--           place and id; 23514 a value that the table refuses.
+create or replace function moonmind_queue.seed_dag(
+    p_tasks  jsonb,
+    p_source text default '',
+    p_dag    text default 'agentmux'
+)
+returns table (task text, job_id bigint, outcome text)
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_jobs    jsonb;
+    v_new     jsonb;
+    v_made    bigint[] := '{}';
+    v_changed bigint[];
+    v_back    bigint[];
+    v_gone    bigint[];
+begin
+    perform _check_tasks(p_tasks);
+    v_jobs := _task_jobs(p_tasks);
+    insert into dag (name, source, seeded_at)
+    values (p_dag, coalesce(p_source, ''), _now())
+    on conflict (name) do update set source = excluded.source, seeded_at = excluded.seeded_at;
+    perform _lock_jobs(array(
+        select job.id from job join jsonb_array_elements(v_jobs) as wanted on job.key = wanted ->> 'key'
+        union
+        select dag_task.job_id from dag_task where dag = p_dag
+    ), true);
+
+    select jsonb_agg(wanted order by place) into v_new
+    from jsonb_array_elements(v_jobs) with ordinality as given (wanted, place)
+    where not exists (select from job where key = wanted ->> 'key');
+    if v_new is not null then
+        v_made := array(select enqueue_many(v_new));
+        update event  -- of this transaction, which nobody has seen yet
+        set worker = 'agentmux-cli',
+            data = jsonb_build_object(
+                'name', wanted -> 'name', 'agent', wanted -> 'agent', 'deps', wanted -> 'after', 'source', p_source
+            )
+        from job
+        join jsonb_array_elements(v_new) as wanted on job.key = wanted ->> 'key'
+        where job.id = any (v_made) and event.job_id = job.id and event.seq = 1;
+    end if;
+
+    v_changed := _apply_changes(v_jobs);
+    v_back := _restore_tasks(v_jobs, p_dag);
+    v_gone := _block_gone(v_jobs, p_dag);
+    return query
+    select job.key::text, job.id, case
+        when job.id = any (v_made) then 'created'
+        when job.id = any (v_gone) then 'blocked'
+        when job.id = any (v_back) then 'restored'
+        when job.id = any (v_changed) then 'updated'
+        else 'unchanged'
+    end
+    from job
+    left join jsonb_array_elements(v_jobs) with ordinality as given (wanted, place) on wanted ->> 'key' = job.key
+    where job.id = any (v_gone) or job.key in (select wanted ->> 'key' from jsonb_array_elements(v_jobs) as wanted)
+    order by place, job.id;
+end;
+$$;
+
+comment on function moonmind_queue.seed_dag(jsonb, text, text) is 'Make the tasks of a DAG what its file says.';
 -- <<<
 -- >>> sql/set_backoff.sql
 -- set_backoff(kind, base, cap, jitter) → void; how long failed jobs of this kind rest.
@@ -5068,6 +5713,36 @@ $$;
 
 comment on function moonmind_queue.start(bigint, bigint) is 'Say that a claimed job is running.';
 -- <<<
+-- >>> sql/stop_worker.sql
+-- stop_worker(id) → void; asks one start of a worker process to hand back its jobs and end.
+--
+-- Contract
+--   * Bound to that start: a process that begins later under the same name never hears of it. The
+--     worker hears at once through its control channel, and at its next sign of life anyway.
+-- Notifies  moonmind_queue_control with the worker's name.
+-- Errors    MQ002 no such process, or it has stopped.
+create or replace function moonmind_queue.stop_worker(p_worker_id bigint)
+returns void
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_worker text;
+begin
+    update worker
+    set stop_requested_at = coalesce(stop_requested_at, _now())
+    where id = p_worker_id and stopped_at is null
+    returning worker into v_worker;
+    if not found then
+        raise exception 'worker process % is not running', p_worker_id using errcode = 'MQ002';
+    end if;
+    perform pg_notify('moonmind_queue_control', v_worker);
+end;
+$$;
+
+comment on function moonmind_queue.stop_worker(bigint) is 'Ask a worker process to end.';
+-- <<<
 -- >>> sql/unlock.sql
 -- unlock(job, force) → the job's state now; takes a lease away.
 --
@@ -5190,11 +5865,13 @@ from moonmind_queue.log_chunk;
 comment on view moonmind_queue.job_log is 'What jobs print, piece by piece; order by job_id, pos.';
 
 create or replace view moonmind_queue.job_artifact as
-select id, job_id, attempt, name, content_type, size_bytes, sha256, created_at
+select id, job_id, attempt, name, content_type, size_bytes, sha256, created_at,
+       attempt || '-' || token as run
 from moonmind_queue.artifact
 where sealed_at is not null;
 
 comment on view moonmind_queue.job_artifact is 'The artifacts that are complete; their bytes are in artifact_content.';
+comment on column moonmind_queue.job_artifact.run is 'Another one for each claim of the job: of its attempt, and its lease.';
 
 create or replace view moonmind_queue.artifact_content as
 select artifact_chunk.artifact_id, artifact_chunk.start_byte, artifact_chunk.content
@@ -5213,7 +5890,7 @@ select id, worker,
        end as status,
        host, pid, version, agents, kinds, capabilities, slots,
        (select count(*) from moonmind_queue.lease where lease.worker = worker.worker) as leases,
-       started_at, seen_at, stopped_at, versions, role::text as role
+       started_at, seen_at, stopped_at, versions, role::text as role, stop_requested_at
 from moonmind_queue.worker;
 
 comment on view moonmind_queue.worker_overview is 'Every start of a worker process: live, stale (unseen for two minutes) or stopped.';
@@ -5547,7 +6224,8 @@ select coalesce(job.key, job.id::text) as id, job.name, job.agent,
            where dependency.job_id = job.id
            order by dependency.needs_job_id
        ))::jsonb as deps,
-       job.payload, job.result, lease.worker as claimed_by, lease.expires_at as lease_until,
+       jsonb_build_object('kind', job.kind) || job.payload as payload,
+       job.result, lease.worker as claimed_by, lease.expires_at as lease_until,
        job.attempt - case
            when job.state in ('claimed', 'running', 'succeeded') then 1
            when job.attempt > 0 and job.state in ('blocked', 'cancelled') and (
@@ -5574,7 +6252,9 @@ comment on column moonmind_queue.agentmux_task.retries
 is 'Attempts that failed or lost their lease, from 0; one that was handed back does not count.';
 
 create or replace view moonmind_queue.agentmux_event as
-select event.at as ts, task.agent, event.worker as worker_id, 'TASK_' || upper(event.type) as type,
+select event.at as ts,
+       case when event.type = 'created' and event.worker = 'agentmux-cli' then event.worker else task.agent end as agent,
+       event.worker as worker_id, moonmind_queue._task_event(event.type) as type, event.type as event,
        task.id as task_id, event.job_id, event.seq,
        case when jsonb_typeof(event.data) = 'object' then event.data
             when event.data is null then '{}'
@@ -5588,6 +6268,24 @@ comment on view moonmind_queue.agentmux_event
 is 'The events of job_history in the words of Agentmux; order by job_id, seq or by pos.';
 comment on column moonmind_queue.agentmux_event.payload
 is 'The data of the event, and its message, if it has one, as message.';
+comment on column moonmind_queue.agentmux_event.type
+is 'One of the words that Agentmux has; docs/agentmux.md has the map from event, our own.';
+
+create or replace view moonmind_queue.agentmux_dag as
+select dag.name, dag.source, dag.epoch, dag.seeded_at, dag.reset_at,
+       count(task.job_id) filter (where not task.gone) as tasks,
+       count(task.job_id) filter (where task.gone) as gone
+from moonmind_queue.dag
+left join moonmind_queue.dag_task as task on task.dag = dag.name
+group by dag.name;
+
+comment on view moonmind_queue.agentmux_dag is 'Every DAG that was seeded, with its epoch and how many tasks it has.';
+comment on column moonmind_queue.agentmux_dag.gone is 'Tasks that are blocked because the file does not have them any more.';
+
+create or replace view moonmind_queue.agentmux_member as
+select dag, job_id, gone from moonmind_queue.dag_task;
+
+comment on view moonmind_queue.agentmux_member is 'Which jobs are tasks of which DAG.';
 -- <<<
 -- >>> sql/grants.sql
 -- Who may do what. The roles own nothing and write no table: they call functions, which run with
@@ -5618,7 +6316,7 @@ grant usage on schema moonmind_queue to moonmind_producer, moonmind_worker, moon
 
 -- Views call these with the rights of whoever reads them.
 grant execute on function moonmind_queue._now(), moonmind_queue._is_met(text, text),
-    moonmind_queue._rank(integer, timestamptz), moonmind_queue._task_state(text),
+    moonmind_queue._rank(integer, timestamptz), moonmind_queue._task_state(text), moonmind_queue._task_event(text),
     moonmind_queue._permits(moonmind_queue.policy, moonmind_queue.lane)
 to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 
@@ -5633,11 +6331,13 @@ to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 
 grant execute on function
     moonmind_queue.enqueue(text, jsonb, text, text, text, integer, timestamptz, bigint[], integer, text[], interval, timestamptz, text, text),
-    moonmind_queue.enqueue_many(jsonb)
+    moonmind_queue.enqueue_many(jsonb),
+    moonmind_queue.seed_dag(jsonb, text, text)
 to moonmind_producer, moonmind_operator;
 
 grant execute on function
-    moonmind_queue.claim(text, text[], text[], text[], integer, interval, boolean),
+    moonmind_queue.claim(text, text[], text[], text[], integer, interval, boolean, bigint[]),
+    moonmind_queue.held_by(text),
     moonmind_queue.start(bigint, bigint),
     moonmind_queue.renew(bigint[], bigint[], interval),
     moonmind_queue.complete(bigint, bigint, jsonb),
@@ -5663,6 +6363,8 @@ grant execute on function
     moonmind_queue.retry(bigint),
     moonmind_queue.redrive(text[], text, text, timestamptz, timestamptz, text, interval, integer, bigint, timestamptz, boolean),
     moonmind_queue.unlock(bigint, boolean),
+    moonmind_queue.reset_dag(text, boolean),
+    moonmind_queue.stop_worker(bigint),
     moonmind_queue.pause(text, text, timestamptz),
     moonmind_queue.resume(text),
     moonmind_queue.set_limit(text, text, integer),
@@ -5699,6 +6401,7 @@ grant execute on function moonmind_queue.maintain(integer) to moonmind_worker, m
 
 grant execute on function moonmind_queue.set_retention(interval) to moonmind_operator;
 
-grant select on moonmind_queue.agentmux_task, moonmind_queue.agentmux_event
+grant select on moonmind_queue.agentmux_task, moonmind_queue.agentmux_event, moonmind_queue.agentmux_dag,
+    moonmind_queue.agentmux_member
 to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 -- <<<

@@ -4,9 +4,6 @@ Exit codes: 0 done; 1 the queue refused (no such job, wrong state, not allowed â
 line or a setting is wrong; 3 the database cannot be reached or its schema is another; 130 Ctrl-C.
 """
 
-import sys
-from io import TextIOWrapper
-
 import click
 
 from moonmind_queue.cli import (
@@ -20,15 +17,7 @@ from moonmind_queue.cli import (
     rules,
     schedule,
 )
-from moonmind_queue.cli.output import EXIT_REFUSED, EXIT_USAGE, exit_code
-
-
-class Group(click.Group):
-    """A group that lists its commands in the order of a job's life instead of the alphabet's."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the commands in the order in which they were added."""
-        return list(self.commands)
+from moonmind_queue.cli.run import Group, run
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -77,22 +66,5 @@ for _command in (
 
 
 def main() -> None:
-    """Run a command; what goes wrong on purpose ends in one clear line, not in a traceback."""
-    from moonmind_queue.errors import QueueError
-
-    if isinstance(sys.stdout, TextIOWrapper):  # a terminal that knows no owls shows them escaped
-        sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        code = cli.main(prog_name="moonmind-queue", standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        code = EXIT_USAGE if isinstance(error, click.UsageError) else EXIT_REFUSED
-    except QueueError as error:
-        click.echo(f"moonmind-queue: {error}", err=True)
-        code = exit_code(error)
-    except (click.Abort, KeyboardInterrupt):
-        code = 130
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader has gone, as `head` does: there is nothing left to say
-        code = 141
-    sys.exit(code)
+    """Run ``moonmind-queue``."""
+    run(cli, "moonmind-queue")

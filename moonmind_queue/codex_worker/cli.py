@@ -4,15 +4,9 @@ Imports what it needs when it runs, so that ``--help`` is instant.
 """
 
 import os
-import signal
 import sys
-from types import FrameType
-from typing import TYPE_CHECKING
 
 import click
-
-if TYPE_CHECKING:
-    from moonmind_queue.worker import Worker
 
 _EXAMPLES = """\b
 Examples:
@@ -64,6 +58,7 @@ def main(
     """Run queued codex_exec jobs with the Codex CLI of this machine."""
     try:
         from moonmind_queue import logs
+        from moonmind_queue._daemon import stop_on_signals
         from moonmind_queue.codex_worker import worker as codex_worker
         from moonmind_queue.redact import Redactor, environment_secrets
 
@@ -71,21 +66,9 @@ def main(
         config = codex_worker.CodexWorkerConfig.load(
             worker_id=worker_id, agents=agents, kinds=kinds, slots=concurrency
         )
-        codex_worker.run(config, once=once, started=_stop_on_signal)
+        codex_worker.run(config, once=once, started=lambda worker: stop_on_signals(worker.stop))
     except Exception as error:
         _fail(error)
-
-
-def _stop_on_signal(worker: "Worker") -> None:
-    """Let the first signal stop the worker; the next one finds the default action again."""
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        for each in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(each, signal.SIG_DFL)
-        worker.stop()
-
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, stop)
 
 
 def _fail(error: Exception) -> None:

@@ -3,14 +3,13 @@
 The loop itself is :class:`moonmind_queue.worker.Worker`, which knows nothing of Codex.
 """
 
-import ctypes
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
+from moonmind_queue._daemon import hide_environment
 from moonmind_queue.codex_worker.workspace import remove_leftovers
 from moonmind_queue.errors import SettingsError
 from moonmind_queue.executors import Executor, find
@@ -20,8 +19,6 @@ from moonmind_queue.worker import Worker
 
 AGENTS = ("codex",)  # the agent a job is for unless it says otherwise
 KINDS = ("codex_exec", "noop")
-
-_PR_SET_DUMPABLE = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +77,7 @@ def prepare(config: CodexWorkerConfig) -> Worker:
     require_schema(config.dsn)
     for executor in executors.values():
         executor.check()
-    _hide_environment()
+    hide_environment()
     _make(config.workdir)
     remove_leftovers(config.workdir)
     return Worker(
@@ -116,13 +113,3 @@ def _make(workdir: Path) -> None:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SettingsError(f"MOONMIND_WORKDIR: cannot make {workdir}: {error.strerror}") from None
-
-
-def _hide_environment() -> None:
-    """Keep ``/proc/<pid>/environ``, which holds ``DATABASE_URL``, from processes of the same user.
-
-    An agent without a sandbox could read it there. It also keeps secrets out of core dumps. A
-    process of root is not stopped by it.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0)

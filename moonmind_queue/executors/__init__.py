@@ -69,6 +69,16 @@ class Context(Protocol):
         """
 
 
+class Runner(Protocol):
+    """What a worker needs of a kind of work once it is set up."""
+
+    def validate(self, payload: Mapping[str, Any], /) -> dict[str, Any]:
+        """Return the payload as the run takes it, or raise ``InvalidPayload``."""
+
+    def run(self, job: ClaimedJob, context: Context, /) -> Mapping[str, Any]:
+        """Do the work of one attempt and return the job's result."""
+
+
 class Executor(Protocol):
     """One kind of work."""
 

@@ -1,0 +1,136 @@
+"""The folder that file-based tools read: ``state/`` and ``artifacts/<task>/<run>/``.
+
+Whatever a task is called and whatever an agent leaves there, nothing is written outside: ids become
+names that cannot lead anywhere, each step of a path is opened without following links, and files
+are put in place whole. Only the user of the worker may read them.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import quote
+
+from moonmind_queue.errors import InvalidArgument
+
+LONGEST = 120  # characters of a name that stands for an id
+CHUNK = 1024 * 1024
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def safe_name(given: str) -> str:
+    """Return a file name for an id: another one for each, and never a way out.
+
+    ``spec:write`` stays as it is; what a file system may take amiss is written as in URLs, and a
+    long one is cut and told apart by its digest.
+    """
+    name = quote(given, safe=":@+=, ")
+    if name.startswith((".", " ", "-")) or not name:
+        name = f"%{ord(name[0]):02X}{name[1:]}" if name else "%00"
+    if len(name) > LONGEST:
+        digest = hashlib.sha256(given.encode(errors="surrogatepass")).hexdigest()[:16]
+        name = f"{name[: LONGEST - 17]}~{digest}"
+    return name
+
+
+class Folder:
+    """Writes below ``root``, which is made when the first file comes."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+
+    @contextmanager
+    def writing(self, path: str) -> Iterator[BinaryIO]:
+        """Lend a file that is at a relative path once it is whole; ``InvalidArgument``."""
+        *folders, name = self._parts(path)
+        with self._opened(folders) as folder:
+            passing = f".{name[:100]}.{secrets.token_hex(4)}"
+            try:
+                with os.fdopen(os.open(passing, _FILE, 0o600, dir_fd=folder), "wb") as file:
+                    yield file
+                os.replace(passing, name, src_dir_fd=folder, dst_dir_fd=folder)
+            except BaseException:
+                with suppress(FileNotFoundError):
+                    os.unlink(passing, dir_fd=folder)
+                raise
+
+    def write(self, path: str, content: bytes) -> None:
+        """Put a file at a relative path, in place of one that is there."""
+        with self.writing(path) as file:
+            file.write(content)
+
+    def write_json(self, path: str, value: Mapping[str, Any]) -> None:
+        """Put a JSON file, made for people to read, at a relative path."""
+        self.write(path, json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n")
+
+    def copy(self, path: str, source: Path) -> None:
+        """Put a copy of a regular file, which may be large, at a relative path."""
+        reading = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with os.fdopen(reading, "rb") as original, self.writing(path) as file:
+            shutil.copyfileobj(original, file, CHUNK)
+
+    def has(self, path: str, size: int) -> bool:
+        """Return whether a regular file of this size is at a relative path."""
+        *folders, name = self._parts(path)
+        with self._opened(folders) as folder:
+            try:
+                found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            except FileNotFoundError:
+                return False
+        return stat.S_ISREG(found.st_mode) and found.st_size == size
+
+    def append(self, path: str, content: bytes) -> None:
+        """Add to the end of a file at a relative path."""
+        *folders, name = self._parts(path)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        with self._opened(folders) as folder:
+            file = os.open(name, flags, 0o600, dir_fd=folder)
+            try:
+                os.write(file, content)
+            finally:
+                os.close(file)
+
+    def _parts(self, path: str) -> list[str]:
+        parts = path.split("/")
+        if not all(parts) or {".", ".."} & set(parts) or "\0" in path:
+            raise InvalidArgument(f"{path!r} is no path below {self.root.name}")
+        return parts
+
+    @contextmanager
+    def _opened(self, folders: list[str]) -> Iterator[int]:
+        """Lend the descriptor of a folder below the root; a link on the way is refused."""
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder = os.open(self.root, _DIRECTORY & ~os.O_NOFOLLOW)
+        try:
+            for name in folders:
+                with suppress(FileExistsError):
+                    os.mkdir(name, 0o700, dir_fd=folder)
+                try:
+                    below = os.open(name, _DIRECTORY, dir_fd=folder)
+                except OSError as error:  # a link, or a file
+                    raise InvalidArgument(
+                        f"{name!r} below {self.root.name} is no directory: {error.strerror}"
+                    ) from None
+                os.close(folder)
+                folder = below
+            yield folder
+        finally:
+            os.close(folder)
+
+
+def run_folder(task: str, run: str) -> str:
+    """Return where the files of a run are, relative to the root."""
+    return f"artifacts/{safe_name(task)}/{run}"
+
+
+def run_id(attempt: int, token: int) -> str:
+    """Return the id of a run: a new one for each attempt, in the order of claims."""
+    return f"{attempt}-{token}"
