@@ -6,6 +6,7 @@ create or replace function moonmind_queue._task_jobs(p_tasks jsonb)
 returns jsonb
 language sql
 immutable
+set search_path = moonmind_queue, pg_temp
 as $$
     select coalesce(jsonb_agg(
         task - '{id,deps,payload}'::text[] || jsonb_build_object(

@@ -35,7 +35,7 @@ begin
     perform _check_tasks(p_tasks);
     v_jobs := _task_jobs(p_tasks);
     insert into dag (name, source, seeded_at)
-    values (p_dag, coalesce(p_source, ''), _now())
+    values (coalesce(p_dag, ''), coalesce(p_source, ''), _now())
     on conflict (name) do update set source = excluded.source, seeded_at = excluded.seeded_at;
     perform _lock_jobs(array(
         select job.id from job join jsonb_array_elements(v_jobs) as wanted on job.key = wanted ->> 'key'

@@ -94,18 +94,25 @@ def lived(fresh: str, clock_of) -> Iterator[str]:
     clock = clock_of(fresh)
     clock.freeze(datetime(2026, 1, 1, 12, 0, 0, 120_000, tzinfo=UTC))
     with connect(fresh) as queue:
+        number = 0
         for worker, agents in (("one", None), ("two", ["codex"])):
-            number = queue.register_worker(
-                worker,
-                agents=agents,
-                kinds=agents,
-                capabilities=["gpu"],
-                slots=1,
-                host="here",
-                pid=1,
-                version="1",
+            first, number = (
+                number,
+                queue.register_worker(
+                    worker,
+                    agents=agents,
+                    kinds=agents,
+                    capabilities=["gpu"],
+                    slots=1,
+                    host="here",
+                    pid=1,
+                    version="1",
+                ),
             )
         queue.see_worker(number, stopped=True)
+        queue.stop_worker(first)
+        queue.seed_dag([{"id": "task", "agent": "nobody"}], "dag.yaml")
+        queue.reset_dag()
         done = queue.enqueue("send", {"a": 1, "b": [None, 1.5, "ü"]}, name="done", key="done")
         queue.enqueue("send", after=[done], key="later")
         [job] = queue.claim("one", start=True)

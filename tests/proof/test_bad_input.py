@@ -72,6 +72,7 @@ class _Desk:
             "select moonmind_queue.add_schedule('nightly', '0 2 * * *', '{\"kind\": \"k\"}')"
         )
         [[cursor]] = connection.execute("select moonmind_queue.event_cursor()").fetchall()
+        queue.seed_dag([{"id": "t", "agent": "codex"}])
         self.valid = {
             "p_job_id": self.held.id, "p_token": self.held.token, "p_job_ids": [self.held.id],
             "p_tokens": [self.held.token], "p_results": ["{}"], "p_artifact_id": artifact,
@@ -96,6 +97,7 @@ class _Desk:
             "p_next_at": "2300-01-01Z", "p_paused": True, "p_revision": 1, "p_due": ["2026-01-01Z"],
             "p_cursor": cursor, "p_stream": "stdout", "p_stage": "execute",
             "p_content_types": ["text/*"], "p_artifact_max_bytes": 1000,
+            "p_tasks": '[{"id": "t", "agent": "codex"}]', "p_source": "dag.yaml", "p_dag": "agentmux",
         }  # fmt: skip
         schedule = {"p_name": "nightly"}
         self.valid_for = {

@@ -8,6 +8,22 @@ import pytest
 
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
+# What each of our events is called; all others are TASK_PROGRESS.
+EVENTS = {
+    "created": "TASK_CREATED",
+    "ready": "TASK_READY",
+    "retried": "TASK_READY",
+    "claimed": "TASK_CLAIMED",
+    "started": "TASK_STARTED",
+    "completed": "TASK_COMPLETED",
+    "failed": "TASK_FAILED",
+    "expired": "TASK_FAILED",
+    "timed_out": "TASK_FAILED",
+    "blocked": "TASK_FAILED",
+    "cancelled": "TASK_FAILED",
+    "released": "TASK_RELEASED",
+    "unlocked": "TASK_RELEASED",
+}
 STATES = {
     "waiting": "READY",
     "queued": "READY",
@@ -57,6 +73,13 @@ def test_each_state_has_its_word(db):
     assert words == {state: (word,) for state, word in STATES.items()}
 
 
+def test_each_event_has_one_of_the_words_that_agentmux_has(db):
+    """The map is the one that docs/agentmux.md shows; what an executor calls its own is progress."""
+    for event in [*EVENTS, "progress", "artifact", "dead_lettered", "removed", "updated", "mine"]:
+        [(word,)] = db.execute("select moonmind_queue._task_event(%s)", [event]).fetchall()
+        assert word == EVENTS.get(event, "TASK_PROGRESS"), event
+
+
 def test_a_task_is_shown_in_its_state(queue, db):
     """The view says the word of the state that the job is in, all the way."""
     need = queue.enqueue("k")
@@ -85,7 +108,7 @@ def test_a_task_is_called_by_its_key_and_without_one_by_its_id(queue, db):
     shown = task(db, last)
     assert (shown["id"], shown["name"], shown["agent"]) == ("ship", "Ship it", "codex")
     assert shown["deps"] == ["spec:write", str(second)]
-    assert shown["payload"] == {"goal": "x"}
+    assert shown["payload"] == {"kind": "k", "goal": "x"}
     assert rows(db, "select * from moonmind_queue.agentmux_task where id = 'ship'") == [shown]
 
 
@@ -192,21 +215,22 @@ def test_events_are_those_of_the_history_in_other_words(queue, db, clock):
 
     assert [e["type"] for e in events if e["job_id"] == job.id] == [
         *("TASK_CREATED", "TASK_CLAIMED", "TASK_STARTED"),
-        *("TASK_PROGRESS", "TASK_ARTIFACT", "TASK_COMPLETED"),
+        *("TASK_PROGRESS", "TASK_PROGRESS", "TASK_COMPLETED"),
     ]
     assert [e["task_id"] for e in events if e["job_id"] == other] == [str(other)]
     for shown, told in zip(events, history, strict=True):
-        assert shown["type"] == "TASK_" + told["type"].upper()
+        assert shown["type"] == EVENTS.get(told["type"], "TASK_PROGRESS")
+        assert shown["event"] == told["type"]
         assert (shown["ts"], shown["agent"], shown["worker_id"]) == (
             told["at"], told["agent"], told["worker"],
         )  # fmt: skip
         assert (shown["job_id"], shown["seq"]) == (told["job_id"], told["seq"])
         assert shown["task_id"] == (told["key"] or str(told["job_id"]))
-    payloads = {e["type"]: e["payload"] for e in events}
-    assert payloads["TASK_CREATED"] == {}
-    assert payloads["TASK_CLAIMED"].keys() == {"attempt", "lease_until"}
-    assert payloads["TASK_PROGRESS"] == {"percent": 50, "message": "half way"}
-    assert payloads["TASK_COMPLETED"] == {"status": "ok", "note": "noop executed"}
+    payloads = {e["event"]: e["payload"] for e in events}
+    assert payloads["created"] == {}
+    assert payloads["claimed"].keys() == {"attempt", "lease_until"}
+    assert payloads["progress"] == {"percent": 50, "message": "half way"}
+    assert payloads["completed"] == {"status": "ok", "note": "noop executed"}
 
 
 @pytest.mark.parametrize(
@@ -232,7 +256,7 @@ def test_a_payload_is_an_object_of_data_and_message(queue, db, message, data, pa
     [event] = rows(
         db,
         "select payload from moonmind_queue.agentmux_event"
-        " where job_id = %s and type = 'TASK_PROGRESS'",
+        " where job_id = %s and event = 'progress'",
         job.id,
     )
 

@@ -18,7 +18,7 @@ VIEWS = {
     "job_document",
     "worker_overview", "queue_status", "blocked_job", "schedule_overview",
     "queued_job", "kind_rule", "role_overview", "retention_overview",
-    "agentmux_task", "agentmux_event",
+    "agentmux_task", "agentmux_event", "agentmux_dag", "agentmux_member",
 }  # fmt: skip
 
 
