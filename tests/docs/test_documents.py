@@ -101,6 +101,16 @@ def test_the_guide_to_schedules_shows_what_happens(environment, tmp_path, monkey
     ]
 
 
+def test_the_guide_to_agentmux_shows_what_happens(environment, tmp_path):
+    """Its file is seeded and its commands run in order, on one database, in one directory."""
+    text = (ROOT / "docs" / "agentmux.md").read_text()
+    [graph] = re.findall(r"^```yaml\n# agentmux/dag.yaml\n(.*?)^```$", text, re.M | re.S)
+    (tmp_path / "agentmux").mkdir()
+    (tmp_path / "agentmux" / "dag.yaml").write_text(graph)
+
+    check("docs/agentmux.md", environment, tmp_path)
+
+
 def test_the_operations_guide_shows_what_happens(forget_roles, environment, tmp_path):
     """Every command of docs/operations.md runs in order and prints what stands there."""
     check("docs/operations.md", environment, tmp_path)

@@ -97,7 +97,8 @@ class _Desk:
             "p_next_at": "2300-01-01Z", "p_paused": True, "p_revision": 1, "p_due": ["2026-01-01Z"],
             "p_cursor": cursor, "p_stream": "stdout", "p_stage": "execute",
             "p_content_types": ["text/*"], "p_artifact_max_bytes": 1000,
-            "p_tasks": '[{"id": "t", "agent": "codex"}]', "p_source": "dag.yaml", "p_dag": "agentmux",
+            "p_tasks": '[{"id": "t", "agent": "codex"}]', "p_source": "dag.yaml",
+            "p_dag": "agentmux",
         }  # fmt: skip
         schedule = {"p_name": "nightly"}
         self.valid_for = {

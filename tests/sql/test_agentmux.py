@@ -74,7 +74,7 @@ def test_each_state_has_its_word(db):
 
 
 def test_each_event_has_one_of_the_words_that_agentmux_has(db):
-    """The map is the one that docs/agentmux.md shows; what an executor calls its own is progress."""
+    """As docs/agentmux.md shows; what an executor calls by a word of its own is progress."""
     for event in [*EVENTS, "progress", "artifact", "dead_lettered", "removed", "updated", "mine"]:
         [(word,)] = db.execute("select moonmind_queue._task_event(%s)", [event]).fetchall()
         assert word == EVENTS.get(event, "TASK_PROGRESS"), event

@@ -6,8 +6,9 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import psycopg
@@ -15,6 +16,10 @@ import pytest
 from waiting import eventually
 
 import moonmind_queue
+from moonmind_queue import Retry, Worker
+from moonmind_queue.agentmux.folder import Folder
+from moonmind_queue.agentmux.recorded import Recorded
+from moonmind_queue.agentmux.worker import POLLS
 from moonmind_queue.cli.agentmux import main
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "dag.yaml"
@@ -238,7 +243,7 @@ def test_the_example_runs_to_the_end_in_order_and_again_after_a_reset(
 
 
 def test_a_reset_does_not_go_on_while_a_worker_does(agentmux, worker, dag, produce, monkeypatch):
-    """Exit status 1 and the words of the specification; by force it goes on, and the fence holds."""
+    """Exit status 1 and the words of the specification; by force it goes on all the same."""
     monkeypatch.setattr("moonmind_queue.agentmux.control.PATIENCE", 0.3)
     agentmux("tasks", "seed", dag(SMOKE))
     process = worker("codex", "codex-1", MOONMIND_NOOP_SECONDS="60")
@@ -253,7 +258,7 @@ def test_a_reset_does_not_go_on_while_a_worker_does(agentmux, worker, dag, produ
     assert states(produce) == {"READY": 1}
 
 
-def test_a_failing_task_is_retried_or_blocked_by_its_error(agentmux, worker, dag, produce):
+def test_a_failing_task_is_retried_or_blocked_by_its_error(agentmux, worker, dag, produce, home):
     """An unknown kind is BLOCKED with the reason; the worker goes on with the next task."""
     agentmux("tasks", "seed", dag(
         "- {id: odd, agent: codex, payload: {kind: teleport}}\n- {id: even, agent: codex}\n"
@@ -267,7 +272,144 @@ def test_a_failing_task_is_retried_or_blocked_by_its_error(agentmux, worker, dag
     assert "unknown kind 'teleport': this worker runs" in out
     assert "TASK_FAILED" in out
     agentmux("status")
-    assert "`odd` (codex, BLOCKED): unknown kind" in agentmux("status")[1] or True
+    page = (home / "state" / "status.md").read_text()
+    assert "- `odd` (codex, BLOCKED): unknown kind 'teleport'" in page
+
+
+def test_the_status_page_tells_who_is_stale(agentmux, produce, clock_of, fresh, home):
+    """Two renewals without a sign of life, by the database's clock; a setting changes that."""
+    clock_of(fresh).advance(timedelta(minutes=-3))
+    for name, agents in (("codex-1", ["codex"]), ("both-1", ["claude", "codex"])):
+        register(produce, name, agents)
+    clock_of(fresh).advance(timedelta(minutes=3, seconds=1))
+    register(produce, "codex-2", ["codex"])
+
+    agentmux("status")
+
+    page = (home / "state" / "status.md").read_text()
+    rows = re.findall(r"^\| (\w+) \| (\S+) \| \S+ \| (\d+) s \| (\w+) \|", page, re.M)
+    assert [(agent, name, status) for agent, name, _, status in rows] == [
+        ("claude", "both-1", "stale"), ("codex", "both-1", "stale"),
+        ("codex", "codex-1", "stale"), ("codex", "codex-2", "live"),
+    ]  # fmt: skip
+    assert 181 <= int(rows[0][2]) < 200
+    agentmux("status", MOONMIND_STALE_SECONDS="600")
+    assert "stale" not in (home / "state" / "status.md").read_text()
+
+
+def register(queue, name, agents):
+    """Record the start of a worker process."""
+    return queue.register_worker(
+        name, agents=agents, kinds=None, capabilities=[], slots=1, host="here", pid=7, version="1"
+    )
+
+
+def test_the_status_page_follows_what_happens(agentmux, dag, produce, home):
+    """Counts and the last ten events are those of now; so are the answers for programs."""
+    agentmux("tasks", "seed", dag("- {id: a, agent: codex}\n- {id: b, agent: claude}\n"))
+    agentmux("status")
+    assert "| codex | 1 | 0 | 0 | 0 |" in (home / "state" / "status.md").read_text()
+    [job] = produce.claim("codex-1", agents=["codex"], start=True)
+    for number in range(12):
+        produce.append_event(job, "progress", f"step {number}")
+    produce.complete(job)
+
+    agentmux("status")
+
+    page = (home / "state" / "status.md").read_text()
+    assert "| codex | 0 | 0 | 1 | 0 |" in page
+    assert "| claude | 1 | 0 | 0 | 0 |" in page
+    events = page.partition("## Last 10 events")[2].partition("## Heartbeats")[0].strip()
+    assert len(events.splitlines()) == 10
+    assert "step 2\n" not in page
+    assert events.splitlines()[-1].endswith("TASK_COMPLETED a codex-1")
+    answer = json.loads(agentmux("status", "--json")[1])
+    assert answer["counts"] == {"claude": {"READY": 1}, "codex": {"DONE": 1}}
+
+
+def test_a_watched_page_is_drawn_again_when_something_happens(fresh, home, dag, agentmux, produce):
+    """Until it is interrupted; the file follows."""
+    agentmux("tasks", "seed", dag(SMOKE))
+    page = home / "state" / "status.md"
+    with subprocess.Popen(
+        [Path(sys.executable).with_name("agentmux"), "status", "--watch"],
+        env={**os.environ, "DATABASE_URL": fresh, "MOONMIND_AGENTMUX_HOME": str(home)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as watching:  # fmt: skip
+        eventually(lambda: page.exists() and "| codex | 1 | 0 | 0 | 0 |" in page.read_text())
+        produce.complete(produce.claim("codex-1")[0])
+        eventually(lambda: "| codex | 0 | 0 | 1 | 0 |" in page.read_text(), within=4)
+        watching.send_signal(signal.SIGINT)
+        out, _ = watching.communicate(timeout=10)
+    assert watching.returncode == 130
+    assert b"TASK_COMPLETED" in out
+
+
+def test_tasks_are_listed_by_agent_and_state(agentmux, dag, produce):
+    """A state that there is not is refused with those that there are."""
+    agentmux("tasks", "seed", dag(
+        "- {id: a, agent: codex}\n- {id: b, agent: codex, deps: [a]}\n- {id: c, agent: claude}\n"
+    ))  # fmt: skip
+    produce.complete(produce.claim("w", agents=["codex"])[0])
+
+    def listed(*arguments):
+        return [row["id"] for row in json.loads(agentmux("tasks", "ls", "--json", *arguments)[1])]
+
+    assert listed() == ["a", "b", "c"]
+    assert listed("--agent", "codex") == ["a", "b"]
+    assert listed("--state", "ready") == ["b", "c"]
+    assert listed("--agent", "codex", "--state", "DONE") == ["a"]
+    code, _, error = agentmux("tasks", "ls", "--state", "waiting")
+    assert code == 2
+    assert "--state 'WAITING' is none of READY, CLAIMED, RUNNING" in error
+
+
+class Chatty:
+    """Prints, attaches bytes and a file, and fails the first time."""
+
+    def validate(self, payload):
+        """Take anything."""
+        return dict(payload)
+
+    def run(self, job, context):
+        """Fail the first attempt and succeed with the second."""
+        context.log("one\n")
+        context.log("two", stream="stderr")
+        context.attach("notes.txt", b"bytes", "text/plain")
+        if job.attempt == 1:
+            raise Retry("once more", after=timedelta(0))
+        return {"status": "ok"}
+
+
+def test_what_a_run_prints_and_attaches_is_on_this_machine_too(produce, fresh, home):
+    """Below the task and the run, another run for each attempt, and in the database the same."""
+    produce.seed_dag([{"id": "spec:write", "agent": "codex", "payload": {"kind": "chatty"}}])
+    worker = Worker(
+        fresh, {"chatty": Recorded(Chatty(), Folder(home), lambda: None)}, name="codex-1",
+        poll=timedelta(hours=1),
+    )  # fmt: skip
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        eventually(lambda: states(produce) == {"DONE": 1})
+    finally:
+        worker.stop()
+        thread.join(10)
+    runs = produce.select("select run, name from moonmind_queue.job_artifact order by id")
+
+    first, second = (home / "artifacts" / "spec:write" / row["run"] for row in runs)
+    assert [row["name"] for row in runs] == ["notes.txt", "notes.txt"]
+    assert first.name.startswith("1-")
+    assert second.name.startswith("2-")
+    for folder in (first, second):
+        assert (folder / "notes.txt").read_bytes() == b"bytes"
+        assert (folder / "live" / "stdout.log").read_bytes() == b"one\n"
+        assert (folder / "live" / "stderr.log").read_bytes() == b"two\n"
+
+
+def test_the_worker_of_agentmux_waits_longer_and_longer():
+    """Ten, twenty, then thirty seconds again and again; work begins anew, as any poll does."""
+    assert [wait.total_seconds() for wait in POLLS] == [10, 20, 30]
 
 
 def test_a_new_task_wakes_an_idle_worker(agentmux, worker, dag, produce, look):

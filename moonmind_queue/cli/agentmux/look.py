@@ -1,5 +1,6 @@
 """The commands that show how things stand: status, events, and files for other tools."""
 
+import os
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -63,7 +64,7 @@ def status(watch: bool, home: Path | None, as_json: bool) -> None:
     from moonmind_queue.cli.output import console
 
     console().print(_page(seen))
-    click.echo(f"\n{folder.root / 'state/status.md'} is up to date.")
+    click.echo(f"\n{os.path.relpath(folder.root / 'state/status.md')} is up to date.")
 
 
 @click.command()
