@@ -87,16 +87,12 @@ class Folder:
                 return False
         return stat.S_ISREG(found.st_mode) and found.st_size == size
 
-    def append(self, path: str, content: bytes) -> None:
-        """Add to the end of a file at a relative path."""
+    def appending(self, path: str) -> BinaryIO:
+        """Open a file at a relative path to add to its end."""
         *folders, name = self._parts(path)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         with self._opened(folders) as folder:
-            file = os.open(name, flags, 0o600, dir_fd=folder)
-            try:
-                os.write(file, content)
-            finally:
-                os.close(file)
+            return os.fdopen(os.open(name, flags, 0o600, dir_fd=folder), "ab", buffering=0)
 
     def _parts(self, path: str) -> list[str]:
         parts = path.split("/")

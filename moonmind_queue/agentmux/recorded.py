@@ -8,13 +8,13 @@ copies and not the task.
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import structlog
 
 from moonmind_queue.agentmux.folder import Folder, run_folder, run_id
 from moonmind_queue.errors import InvalidArgument
-from moonmind_queue.executors import Block, Context, Executor
+from moonmind_queue.executors import Block, Context, Runner
 from moonmind_queue.model import ClaimedJob
 
 log = structlog.get_logger()
@@ -23,16 +23,18 @@ log = structlog.get_logger()
 class Recorded:
     """An executor whose runs leave files; ``changed`` is called when one begins or has ended."""
 
-    def __init__(self, executor: Executor, folder: Folder, changed: Callable[[], None]) -> None:
+    def __init__(self, executor: Runner, folder: Folder, changed: Callable[[], None]) -> None:
         self._executor, self._folder, self._changed = executor, folder, changed
         self.validate = executor.validate
 
     def run(self, job: ClaimedJob, context: Context) -> Mapping[str, Any]:
         """Do the work of one attempt."""
         self._changed()
+        copying = _Copying(context, self._folder, job)
         try:
-            return self._executor.run(job, _Copying(context, self._folder, job))
+            return self._executor.run(job, copying)
         finally:
+            copying.close()
             self._changed()
 
 
@@ -57,6 +59,7 @@ class _Copying:
     def __init__(self, context: Context, folder: Folder, job: ClaimedJob) -> None:
         self._context, self._folder = context, folder
         self._below = run_folder(job.key or str(job.id), run_id(job.attempt, job.token))
+        self._logs: dict[str, BinaryIO | None] = {}  # None: it could not be opened
         self.progress = context.progress
         self.enqueue = context.enqueue
 
@@ -67,9 +70,12 @@ class _Copying:
     def log(self, text: str, *, stream: str = "stdout", stage: str = "") -> None:
         self._context.log(text, stream=stream, stage=stage)
         line = text if text.endswith("\n") else f"{text}\n"
-        self._copy(lambda: self._folder.append(
-            f"{self._below}/live/{stream}.log", line.encode(errors="replace")
-        ))  # fmt: skip
+        self._copy(lambda: self._add(stream, line.encode(errors="replace")))
+
+    def close(self) -> None:
+        for file in self._logs.values():
+            if file is not None:
+                file.close()
 
     def attach(
         self, name: str, source: Path | bytes, content_type: str = "application/octet-stream"
@@ -80,6 +86,13 @@ class _Copying:
         else:
             self._copy(lambda: self._folder.copy(path, source))
         self._context.attach(name, source, content_type)
+
+    def _add(self, stream: str, content: bytes) -> None:
+        if stream not in self._logs:
+            self._logs[stream] = None
+            self._logs[stream] = self._folder.appending(f"{self._below}/live/{stream}.log")
+        if file := self._logs[stream]:
+            file.write(content)
 
     def _copy(self, act: Callable[[], None]) -> None:
         try:

@@ -46,7 +46,7 @@ select distinct on (agent, worker) agent, worker, host, pid, status, seen_at, id
            where task.claimed_by = worker and task.agent = each.agent
        ) as lease_until
 from moonmind_queue.worker_overview
-cross join lateral unnest(agents) as each (agent)
+cross join lateral unnest(coalesce(agents, '{*}')) as each (agent)  -- * serves any
 order by agent, worker, started_at desc
 """
 

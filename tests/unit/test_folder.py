@@ -63,7 +63,7 @@ def test_links_are_not_followed(folder, tmp_path):
     folder.write("state/events.jsonl", b"x")
     with pytest.raises(OSError, match="symbolic link"):
         (folder.root / "state" / "link").symlink_to(outside / "file")
-        folder.append("state/link", b"x")
+        folder.appending("state/link")
 
     assert list(outside.iterdir()) == []
     assert not (folder.root / "state" / "events.jsonl").is_symlink()
@@ -72,7 +72,7 @@ def test_links_are_not_followed(folder, tmp_path):
 def test_only_the_owner_may_read(folder):
     """Folders and files: prompts and results of agents are nobody else's business."""
     folder.write_json("state/heartbeats/codex.json", {"a": 1})
-    folder.append("artifacts/a/1-1/live/stdout.log", b"x\n")
+    folder.appending("artifacts/a/1-1/live/stdout.log").close()
 
     for path in (folder.root, *folder.root.rglob("*")):
         mode = stat.S_IMODE(path.stat().st_mode)
