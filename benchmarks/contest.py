@@ -115,6 +115,11 @@ class Program:
         self._said: Queue[dict[str, Any] | None] = Queue()
         threading.Thread(target=self._listen, daemon=True).start()
 
+    @property
+    def pid(self) -> int:
+        """The id of its process."""
+        return self._process.pid
+
     def order(self, **words: Any) -> Self:
         """Tell it something."""
         assert self._process.stdin

@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 
 from psycopg.conninfo import make_conninfo
 
+from benchmarks import cpu
 from benchmarks.arena import Arena
 from moonmind_queue import ClaimedJob, Queue, connect, migrate
 
@@ -26,7 +26,7 @@ class Meter:
     """Adds up the CPU of one session's server process and of this process, by name."""
 
     def __init__(self, queue: Queue) -> None:
-        self._server = Path(f"/proc/{queue.connection.info.backend_pid}/schedstat")
+        self._server = queue.connection.info.backend_pid
         self._spent: dict[str, tuple[float, float]] = {}
         self._least: dict[str, tuple[float, float]] = {}
 
@@ -54,7 +54,7 @@ class Meter:
             print(f"{name:24}{server:10.1f}{client:10.1f}")
 
     def _read(self) -> tuple[float, float]:
-        return int(self._server.read_text().split()[0]) / 1e3, time.process_time() * 1e6
+        return cpu.of_process(self._server) * 1e6, time.process_time() * 1e6
 
 
 def in_batches(queue: Queue, meter: Meter, batch: int) -> None:

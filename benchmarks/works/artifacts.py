@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 
+from benchmarks import cpu
 from benchmarks.arena import MEMORY
 from benchmarks.beside import apart
 from benchmarks.contest import ContestantError
@@ -167,24 +168,20 @@ def timed(act: Callable[[Session, Load], int | None], dsn: str, load: Load) -> F
     """Return the speed, the CPU of both sides, and how much this process's peak of memory grew."""
     megabytes = load.count * load.size / 1e6
     with psycopg.connect(dsn, autocommit=True) as session:
-        server = Path(f"/proc/{session.info.backend_pid}/schedstat")
-        peak, ours, theirs = _peak_mib(), time.process_time(), _nanoseconds(server)
+        server = session.info.backend_pid
+        peak, ours, theirs = _peak_mib(), time.process_time(), cpu.of_process(server)
         began = time.monotonic()
         came = act(session, load)
         took = time.monotonic() - began
-        ours, theirs = time.process_time() - ours, _nanoseconds(server) - theirs
+        ours, theirs = time.process_time() - ours, cpu.of_process(server) - theirs
     if came not in (None, load.count * load.size):
         raise ContestantError(f"{act.__name__} read {came} bytes of {load.count * load.size}")
     return {
         "mb_per_second": megabytes / took,
         "client_cpu_ms_per_mb": ours * 1e3 / megabytes,
-        "server_cpu_ms_per_mb": theirs / 1e6 / megabytes,
+        "server_cpu_ms_per_mb": theirs * 1e3 / megabytes,
         "memory_growth_mib": _peak_mib() - peak,
     }
-
-
-def _nanoseconds(schedstat: Path) -> int:
-    return int(schedstat.read_text().split()[0])
 
 
 def _peak_mib() -> float:

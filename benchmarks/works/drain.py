@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
+from benchmarks import cpu
 from benchmarks.arena import Database
 from benchmarks.contest import Contestant, Program
 from benchmarks.works import Figures, Trial, Work
@@ -37,12 +38,20 @@ def _drain(trial: Trial, processes: int, jobs: int) -> Figures:
         database.look.execute("vacuum analyze")
         database.look.execute("checkpoint")
         with workers(trial.contestant, database, processes) as programs:
+            idle = sum(cpu.of_process(each.pid) for each in programs), cpu.of_sessions(database)
             ended = until_done(database, programs, jobs)
+            client = sum(cpu.of_process(each.pid) for each in programs) - idle[0]
+            server = cpu.of_sessions(database) - idle[1]
             first = min(
                 last["first"] for last in [each.finish() for each in programs] if last["first"]
             )
         costs = database.costs().since(before, jobs)
-        return {"jobs_per_second": jobs / (ended - first)} | costs
+        return {
+            "jobs_per_second": jobs / (ended - first),
+            "server_cpu_us_per_job": server / jobs * 1e6,
+            "client_cpu_us_per_job": client / jobs * 1e6,
+            **costs,
+        }
 
 
 def fill(contestant: Contestant, database: Database, jobs: int) -> None:

@@ -15,6 +15,7 @@ import psycopg
 from local_postgres import LocalPostgres
 from waiting import eventually
 
+from benchmarks import cpu
 from benchmarks.arena import MEMORY, SETTINGS, Database
 from benchmarks.beside import beside, until_over
 from benchmarks.contest import PATIENCE
@@ -135,12 +136,8 @@ def spent(database: Database, workers: list[int]) -> Spent:
 def _with_children(pid: int) -> float:
     """Return the CPU seconds of a process, of its children, and of those that have ended."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return _seconds(pid, 11, 12, 13, 14) + sum(_nanoseconds(int(each)) for each in children) / 1e9
-
-
-def _nanoseconds(pid: int) -> int:
-    # Hundreds of processes that each did a little: the ticks of `stat` are too coarse for them.
-    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])
+    # Of hundreds that each did a little: the ticks of `stat` are too coarse for them.
+    return _seconds(pid, 11, 12, 13, 14) + sum(cpu.of_process(int(each)) for each in children)
 
 
 def _seconds(pid: int, *fields: int) -> float:
