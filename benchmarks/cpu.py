@@ -1,4 +1,4 @@
-"""How much CPU processes have spent, from ``/proc``: exact, where the ticks of ``times`` are not."""
+"""How much CPU processes have spent, from ``/proc``: exact, where ticks are too coarse."""
 
 from pathlib import Path
 
