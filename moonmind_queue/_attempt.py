@@ -2,12 +2,12 @@
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 import structlog
@@ -16,11 +16,12 @@ from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 from moonmind_queue._live_log import LiveLog, Piece
 from moonmind_queue.errors import DatabaseUnavailable, InvalidPayload, LeaseLost, QueueError
 from moonmind_queue.executors import Block, CoolDown, Fail, Retry, Runner, Stopped
-from moonmind_queue.model import ClaimedJob
+from moonmind_queue.model import ClaimedJob, Step
 from moonmind_queue.queue import Queue
 
 log = structlog.get_logger()
 
+Answer = TypeVar("Answer")
 Pool = ConnectionPool[psycopg.Connection[Any]]
 _making = threading.Lock()  # of what few attempts need and any thread may ask for first
 UPLOAD_PATIENCE = 60.0  # seconds for which a lost database does not lose an artifact
@@ -201,22 +202,56 @@ class JobContext:
             self._attempt.start(queue)  # what it says comes after that
             yield queue
 
+    def steps(self) -> list[Step]:
+        """Return what earlier attempts began or did outside of the database."""
+        return self._persist("steps", lambda queue: queue.steps(self._job.id))
+
+    def pushed(self) -> list[str]:
+        """Return every commit that this job has ever pushed, or was about to."""
+        return self._persist("pushed", lambda queue: queue.pushed(self._job.id))
+
+    def begin_step(
+        self, step: str, content: str = "", data: Mapping[str, Any] | None = None
+    ) -> Step:
+        """Write what comes next; waits a while for a database that is away."""
+        return self._persist(step, lambda queue: queue.begin_step(self._job, step, content, data))
+
+    def end_step(self, step: str, content: str = "", data: Mapping[str, Any] | None = None) -> None:
+        """Write that it has happened; waits a while for a database that is away."""
+        self._persist(step, lambda queue: queue.end_step(self._job, step, content, data))
+
+    def fetch(self, sha256: str, target: Path) -> bool:
+        """Write an artifact of this job to a file; False when there is none."""
+
+        def read(queue: Queue) -> bool:
+            for each in queue.artifacts(self._job.id):
+                if each.sha256 == sha256:
+                    with target.open("wb") as file:
+                        file.writelines(queue.read_artifact(each))
+                    return True
+            return False
+
+        return self._persist("fetch", read)
+
     def attach(
         self, name: str, source: Path | bytes, content_type: str = "application/octet-stream"
     ) -> None:
         """Store an artifact; waits a while for a database that is away, while the lease holds."""
+
+        def put(queue: Queue) -> None:
+            queue.put_artifact(
+                self._job, name, source, content_type, max_bytes=self._shared.artifact_max_bytes
+            )
+
+        self._persist(f"artifact {name}", put)
+
+    def _persist(self, what: str, act: Callable[[Queue], Answer]) -> Answer:
+        """Do something that must not be lost with a connection, while the lease holds."""
         patience = time.monotonic() + UPLOAD_PATIENCE
         while True:
             try:
                 with self._queue(10) as queue:
-                    queue.put_artifact(
-                        self._job,
-                        name,
-                        source,
-                        content_type,
-                        max_bytes=self._shared.artifact_max_bytes,
-                    )
-                return
+                    return act(queue)
             except (DatabaseUnavailable, PoolTimeout) as error:
                 if time.monotonic() > patience or self.stop.wait(1):
-                    raise DatabaseUnavailable(f"artifact {name} was not stored: {error}") from error
+                    raise DatabaseUnavailable(f"{what} was not stored: {error}") from error

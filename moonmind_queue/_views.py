@@ -387,6 +387,20 @@ class AgentmuxMember(View):
     gone: Mapped[bool]
 
 
+class JobPublication(View):
+    """What a job did outside of the database, or began to do."""
+
+    __tablename__ = "job_publication"
+
+    job_id: Mapped[BigInt] = mapped_column(primary_key=True)
+    step: Mapped[str] = mapped_column(primary_key=True)
+    content: Mapped[str] = mapped_column(primary_key=True)
+    data: Mapped[dict[str, Any]]
+    begun_at: Mapped[datetime]
+    done_at: Mapped[datetime | None]
+    over: Mapped[bool]
+
+
 class RetentionOverview(View):
     """How long something is kept that has ended; without ``keep``, for ever."""
 

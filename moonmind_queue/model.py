@@ -273,3 +273,17 @@ class Maintained:
 
     what: str
     count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """Something that a job does outside of the database: begun, or done.
+
+    ``content`` says what it makes, such as a commit's id; the same again is the same step.
+    """
+
+    step: str
+    content: str
+    data: dict[str, Any]
+    begun_at: datetime
+    done: bool

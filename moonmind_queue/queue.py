@@ -23,6 +23,7 @@ from moonmind_queue import (
     _history,
     _operations,
     _scheduling,
+    _steps,
     _workers,
     errors,
 )
@@ -242,6 +243,11 @@ class Queue:
                         "append_artifact", int, artifact_id=artifact, token=token, content=content
                     )
                     cursor.execute(call.statement, call.values)
+
+    begin_step = _calls.method(_steps.begin_step)
+    end_step = _calls.method(_steps.end_step)
+    steps = _calls.method(_steps.steps)
+    pushed = _calls.method(_steps.pushed)
 
     # --- operate ---------------------------------------------------------------------------
 

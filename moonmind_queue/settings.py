@@ -102,6 +102,9 @@ class Settings(DatabaseSettings):
         ),
     )
     codex_sandbox_mode: SandboxMode = Field("workspace-write", alias="MOONMIND_CODEX_SANDBOX_MODE")
+    git_user_name: str = Field("moonmind-queue", alias="MOONMIND_GIT_USER_NAME")
+    """Who the author of published commits is."""
+    git_user_email: str = Field("moonmind-queue@localhost", alias="MOONMIND_GIT_USER_EMAIL")
     agentmux_home: Annotated[Path, AfterValidator(_absolute)] = Field(
         Path(), alias="MOONMIND_AGENTMUX_HOME", validate_default=True
     )

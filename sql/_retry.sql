@@ -2,6 +2,7 @@
 --
 -- Contract
 --   * Dependents that counted its end as met and have not started wait for it again.
+--   * It begins from the start: steps of its publication that were done are not gone on from.
 --   * A time to expire that has passed no longer counts: whoever retries a job wants it to run.
 -- Locks     the job is locked by the caller; its dependents, in id order.
 -- Events    retried; waiting for dependents that were queued.
@@ -20,6 +21,7 @@ begin
     update job
     set attempt = 0, result = null, expires_at = case when not v_pointless then expires_at end
     where id = p_job.id;
+    update publication set over = true where job_id = p_job.id;
     perform _log(p_job.id, 'retried', format('was %s', p_job.state));
     return _queue(p_job.id, p_run_at);
 end;

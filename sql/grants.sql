@@ -48,6 +48,8 @@ to moonmind_producer, moonmind_operator;
 grant execute on function
     moonmind_queue.claim(text, text[], text[], text[], integer, interval, boolean, bigint[]),
     moonmind_queue.held_by(text),
+    moonmind_queue.begin_step(bigint, bigint, text, text, jsonb),
+    moonmind_queue.end_step(bigint, bigint, text, text, jsonb),
     moonmind_queue.start(bigint, bigint),
     moonmind_queue.renew(bigint[], bigint[], interval),
     moonmind_queue.complete(bigint, bigint, jsonb),
@@ -112,5 +114,5 @@ grant execute on function moonmind_queue.maintain(integer) to moonmind_worker, m
 grant execute on function moonmind_queue.set_retention(interval) to moonmind_operator;
 
 grant select on moonmind_queue.agentmux_task, moonmind_queue.agentmux_event, moonmind_queue.agentmux_dag,
-    moonmind_queue.agentmux_member
+    moonmind_queue.agentmux_member, moonmind_queue.job_publication
 to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;

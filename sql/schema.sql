@@ -498,3 +498,24 @@ create index dag_task_dag_idx on moonmind_queue.dag_task (dag);
 
 comment on table moonmind_queue.dag_task is 'Which jobs are tasks of a DAG; prune() keeps these as long as the file has them.';
 comment on column moonmind_queue.dag_task.gone is 'Blocked because the file does not have it any more; restored when it returns.';
+
+create table moonmind_queue.publication (
+    job_id   bigint      not null,
+    step     text        not null,
+    content  text        not null,
+    token    bigint      not null,
+    data     jsonb       not null default '{}',
+    begun_at timestamptz not null,
+    done_at  timestamptz,
+    over     boolean     not null default false,
+    primary key (job_id, step, content),
+    constraint publication_step_is_a_word check (step ~ '^[a-z][a-z_]{0,62}$'),
+    constraint publication_content_is_short check (length(content) <= 500),
+    constraint publication_data_is_an_object check (jsonb_typeof(data) = 'object')
+);
+
+comment on table moonmind_queue.publication
+is 'What a job does outside of this database, step by step: a row before each step, and done_at after it.';
+comment on column moonmind_queue.publication.content is 'What the step makes, such as a commit''s id: the same again is the same step.';
+comment on column moonmind_queue.publication.token is 'Of the lease under which it was begun the last time.';
+comment on column moonmind_queue.publication.over is 'Of a run before somebody retried the job: what it pushed counts, where it stopped does not.';

@@ -496,3 +496,9 @@ create or replace view moonmind_queue.agentmux_member as
 select dag, job_id, gone from moonmind_queue.dag_task;
 
 comment on view moonmind_queue.agentmux_member is 'Which jobs are tasks of which DAG.';
+
+create or replace view moonmind_queue.job_publication as
+select job_id, step, content, data, begun_at, done_at, over
+from moonmind_queue.publication;
+
+comment on view moonmind_queue.job_publication is 'What jobs did outside of this database, or began to do; order by job_id, begun_at.';

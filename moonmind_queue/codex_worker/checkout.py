@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ class Changes:
     """What differs between the base commit and the work tree; ``patch`` is empty if nothing."""
 
     patch: Path
+    tree: str
     files: int
     insertions: int
     deletions: int
@@ -95,10 +97,48 @@ class Checkout:
         counts = [line.split(b"\t", 2) for line in numbers.split(b"\0") if b"\t" in line]
         return Changes(
             patch=patch,
+            tree=tree,
             files=len(counts),
             insertions=sum(int(added) for added, _, _ in counts if added != b"-"),
             deletions=sum(int(gone) for _, gone, _ in counts if gone != b"-"),
         )
+
+    def restore(self, git: Git, patch: Path) -> str:
+        """Return the tree that a patch makes of the base commit, as an earlier attempt did."""
+        index = self.workspace.path / "index"
+        here: dict[str, Any] = {"tree": (self.workspace.base, self.workspace.repo), "index": index}
+        git(self.workspace.repo, "read-tree", self.base, quiet=True, **here)
+        git(self.workspace.repo, "apply", "--cached", "--binary", "--", str(patch), **here)
+        return git(self.workspace.repo, "write-tree", quiet=True, **here).decode().strip()
+
+    def commit(self, git: Git, tree: str, message: str, identity: Mapping[str, str]) -> str:
+        """Make the commit of a tree on the base, and return its id; the branches stay."""
+        arguments = ("commit-tree", tree, "-p", self.base, "-F", "-")
+        return self._ask(git, *arguments, env=identity, stdin=message.encode(errors="replace"))
+
+    def remote_commit(self, git: Git, ref: str) -> str | None:
+        """Return the commit that a ref of the remote is at; None where there is no such ref."""
+        found = self._ask(git, "ls-remote", "--", "origin", ref)
+        return found.partition("\t")[0] if found else None
+
+    def default_branch(self, git: Git) -> str:
+        """Return the name of the branch that the remote's HEAD stands for."""
+        listing = self._ask(git, "ls-remote", "--symref", "--", "origin", "HEAD")
+        target = _remote_refs(listing.encode()).get("HEAD", "")
+        if not target.startswith("refs/heads/"):
+            raise Fail("the repository has no default branch: name a baseBranch")
+        return target.removeprefix("refs/heads/")
+
+    def push(self, git: Git, ref: str, commit: str, *, expected: str | None) -> None:
+        """Move a ref of the remote to a commit, if it is still where it was seen."""
+        lease = f"--force-with-lease={ref}:{expected or ''}"
+        arguments = ("push", "--porcelain", "--no-verify", "--no-recurse-submodules", lease)
+        self._ask(git, *arguments, "--", "origin", f"{commit}:{ref}")
+
+    def _ask(self, git: Git, *arguments: str, **options: Any) -> str:
+        """Ask git of the copy that the agent never saw."""
+        where = (self.workspace.base, self.workspace.repo)
+        return git(self.workspace.repo, *arguments, tree=where, **options).decode().strip()
 
     def _set_nested_aside(self, git: Git, here: dict[str, Any]) -> None:
         """Take away the git directories of submodules and of repositories the agent made."""

@@ -28,6 +28,11 @@ _KEPT = (
     "GIT_SSL_CAINFO",
     *NETWORK,
 )
+# Git asks this for the token of GitHub; it is in git's environment and in no argument or address.
+_HELPER = (
+    "!f() { test \"$1\" = get && printf 'username=x-access-token\\npassword=%s\\n'"
+    ' "$MOONMIND_GITHUB_TOKEN"; }; f'
+)
 _FORCED = {
     "LANG": "C.UTF-8",
     "LC_ALL": "C.UTF-8",
@@ -97,14 +102,17 @@ class Git:
         *arguments: str,
         index: Path | None = None,
         tree: tuple[Path, Path] | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: bytes | None = None,
         quiet: bool = False,
     ) -> bytes:
         """Run a command in a folder and return its output; raises ``GitFailed``.
 
-        ``tree`` is a git directory and a work tree to use instead of what the folder holds;
+        ``tree`` is a git directory and a work tree to use instead of what the folder holds; ``env``
+        is added to what git gets;
         ``quiet`` keeps the output out of the log.
         """
-        environment = _environment(self.environ)
+        environment = _environment(self.environ) | dict(env or {})
         if index is not None:
             environment["GIT_INDEX_FILE"] = str(index)
         where = [f"--git-dir={tree[0]}", f"--work-tree={tree[1]}"] if tree is not None else []
@@ -116,6 +124,7 @@ class Git:
                 ["git", *_settings(), *where, *arguments],
                 cwd=folder,
                 env=environment,
+                stdin=stdin,
                 stdout=output.append if quiet else self._logged(output.append),
                 stderr=self._logged(said.append),
                 stop=self.stop,
@@ -148,6 +157,13 @@ def _check(ended: Ended, command: str, said: Sequence[bytes]) -> None:
 
 def _environment(environ: Mapping[str, str]) -> dict[str, str]:
     kept = {name: value for name in _KEPT if (value := environ.get(name))}
+    if token := environ.get("GITHUB_TOKEN"):
+        kept |= {
+            "MOONMIND_GITHUB_TOKEN": token,
+            "GIT_CONFIG_COUNT": "1",
+            "GIT_CONFIG_KEY_0": "credential.https://github.com.helper",
+            "GIT_CONFIG_VALUE_0": _HELPER,
+        }
     return {"PATH": os.defpath, **kept, **_FORCED}
 
 

@@ -12,6 +12,7 @@ from typing import Any, Self
 from moonmind_queue.codex_worker.codex import Codex
 from moonmind_queue.codex_worker.journal import Journal
 from moonmind_queue.codex_worker.payload import CodexExecJobPayload
+from moonmind_queue.codex_worker.publish import Identity
 from moonmind_queue.codex_worker.run import Run, WorkerExecutionResult
 from moonmind_queue.codex_worker.workspace import Workspace
 from moonmind_queue.errors import InvalidPayload
@@ -27,9 +28,16 @@ class CodexExec:
     """Lets Codex work on a checkout and keeps the difference as a patch."""
 
     def __init__(
-        self, codex: Codex, *, workdir: Path, run_timeout: float, artifact_max_bytes: int
+        self,
+        codex: Codex,
+        *,
+        workdir: Path,
+        run_timeout: float,
+        artifact_max_bytes: int,
+        identity: Identity,
     ) -> None:
         self._codex = codex
+        self._identity = identity
         self._workdir = workdir.absolute()
         self._run_timeout = run_timeout
         self._artifact_max_bytes = artifact_max_bytes
@@ -47,6 +55,7 @@ class CodexExec:
             workdir=settings.workdir,
             run_timeout=settings.run_timeout_seconds,
             artifact_max_bytes=settings.artifact_max_bytes,
+            identity=Identity(name=settings.git_user_name, email=settings.git_user_email),
         )
 
     def check(self) -> None:
@@ -66,7 +75,10 @@ class CodexExec:
         try:
             redactor = Redactor(self._codex.secrets())
             with closing(Journal(workspace.artifacts, redactor, limit, context)) as journal:
-                run = Run(payload, self._codex, workspace, journal, context, limit)
+                run = Run(
+                    *(job, payload, self._codex, workspace, journal, context, limit),
+                    self._identity,
+                )
                 return run.execute(self._run_timeout)
         except Outcome as outcome:
             keep = reuse and not isinstance(outcome, Fail)

@@ -4,7 +4,7 @@
 
     {"repository": "owner/repo", "instruction": "…", "ref": "main",
      "workdirMode": "fresh_clone", "codex": {"model": "…", "effort": "high"},
-     "publish": {"mode": "none"}}
+     "publish": {"mode": "pr", "baseBranch": "main", "draft": false}}
 
 Only the first two are required. A key that is not listed is refused by name, so a misspelt one
 cannot go unnoticed. Values end up on the command lines of git, ssh and codex: whatever one of
@@ -26,6 +26,7 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationError,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -112,12 +113,6 @@ def _no_nul(value: str) -> str:
     return value
 
 
-def _not_yet(value: Any) -> Any:
-    if value in ("branch", "pr"):
-        raise _refuse(f"{value} is not supported yet; only none is")
-    return value
-
-
 _Model = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,99}$")]
 _Effort = Annotated[str, StringConstraints(to_lower=True, pattern=r"^[A-Za-z]{1,20}$")]
 
@@ -136,9 +131,15 @@ class CodexOptions(_Part):
 
 
 class Publish(_Part):
-    """Where the changes go besides the patch: nowhere."""
+    """Where the changes go besides the patch: nowhere, to a branch, or to a pull request too."""
 
-    mode: Annotated[Literal["none"], BeforeValidator(_not_yet)] = "none"
+    mode: Literal["none", "branch", "pr"] = "none"
+    base_branch: Annotated[
+        Annotated[str, StringConstraints(max_length=250), AfterValidator(_ref)] | None,
+        BeforeValidator(_blank_is_none),
+    ] = Field(None, alias="baseBranch")
+    """What the pull request is to be merged into; by default the repository's own branch."""
+    draft: bool = False
 
 
 class CodexExecJobPayload(_Part):
@@ -172,6 +173,24 @@ class CodexExecJobPayload(_Part):
     def stored(self) -> dict[str, Any]:
         """Return the payload as the queue keeps it: trimmed, without what says nothing."""
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+
+    @model_validator(mode="after")
+    def _can_be_published(self) -> Self:
+        if self.publish.mode == "pr" and self._on_github() is None:
+            raise _refuse("publish.mode pr needs a repository on GitHub")
+        return self
+
+    @property
+    def slug(self) -> str:
+        """The repository as GitHub calls it: owner/repo."""
+        return self._on_github() or ""
+
+    def _on_github(self) -> str | None:
+        for before in ("https://github.com/", "git@github.com:", ""):
+            path = self.repository.removeprefix(before).removesuffix(".git").strip("/")
+            if self.repository.startswith(before) and _SLUG.fullmatch(path):
+                return path
+        return None
 
     @property
     def clone_url(self) -> str:

@@ -16,6 +16,7 @@ exceeds the limit is not stored and fails the job with its size, for the patch i
 patch that cannot be stored is tried again with the job; a log that cannot is only mentioned.
 """
 
+import hashlib
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,17 +24,20 @@ from typing import Any, Literal
 
 import structlog
 
-from moonmind_queue.codex_worker import failures
+from moonmind_queue.codex_worker import failures, publish
 from moonmind_queue.codex_worker.checkout import Changes, Checkout
 from moonmind_queue.codex_worker.codex import Codex
+from moonmind_queue.codex_worker.gh import GitHub
 from moonmind_queue.codex_worker.git import Git, GitFailed
 from moonmind_queue.codex_worker.journal import EVENTS, LOG, BoundedFile, Journal
 from moonmind_queue.codex_worker.payload import CodexExecJobPayload
+from moonmind_queue.codex_worker.publish import Identity, Publisher
 from moonmind_queue.codex_worker.transcript import Transcript
 from moonmind_queue.codex_worker.workspace import Workspace
 from moonmind_queue.errors import LeaseLost
-from moonmind_queue.executors import Context, Fail, Outcome, Retry, Stopped
+from moonmind_queue.executors import Block, Context, Fail, Outcome, Retry, Stopped
 from moonmind_queue.executors.process import End, run
+from moonmind_queue.model import ClaimedJob, Step
 
 PATCH = "patches/changes.patch"
 MESSAGE = "last_message.md"
@@ -45,6 +49,8 @@ CONTENT_TYPES = {
 }
 
 ERROR_LIMIT = 2000  # characters
+SAID_LIMIT = 4000  # characters of the agent's last message in a pull request
+COMMANDS = 20  # of the latest commands in a pull request
 SUMMARY_LIMIT = 300  # characters of the agent's last message in the summary
 COMPARE_SECONDS = 120.0  # for the patch, which is wanted also when the run's own time is up
 COMPARE_SECONDS_STOPPED = 3.0  # a worker that stops has seconds, and the uploads need some
@@ -68,17 +74,21 @@ class WorkerExecutionResult:
 
 
 class Run:
-    """The state of one attempt."""
+    """The state of one attempt; ``identity`` signs what is published."""
 
     def __init__(
         self,
+        job: ClaimedJob,
         payload: CodexExecJobPayload,
         codex: Codex,
         workspace: Workspace,
         journal: Journal,
         context: Context,
         artifact_max_bytes: int,
+        identity: Identity,
     ) -> None:
+        self._job = job
+        self._identity = identity
         self._payload = payload
         self._codex = codex
         self._workspace = workspace
@@ -97,6 +107,8 @@ class Run:
             stop=self._context.stop,
             deadline=time.monotonic() + seconds,
         )
+        if self._publishes and (earlier := publish.begun(self._context.steps())):
+            return self._go_on(git, earlier)
         failure: Outcome | None = None
         changes: Changes | None = None
         checkout: Checkout | None = None
@@ -110,6 +122,43 @@ class Run:
                 changes = self._compare(checkout, git)
             except Exception as error:
                 failure = _add(failure, _outcome(error))
+        if failure is None and checkout and changes and self._publishes:
+            try:
+                self._publish(git, checkout, changes)
+            except LeaseLost:
+                raise
+            except Exception as error:
+                failure = _outcome(error)
+        return self._end(changes.summary() if changes else "no changes", failure)
+
+    def _go_on(self, git: Git, earlier: Step) -> dict[str, Any]:
+        """Publish what an earlier attempt made: Codex has done its part, and is not asked again."""
+        self._facts = dict(earlier.data["facts"])
+        self._message = earlier.data.get("said")
+        failure: Outcome | None = None
+        try:
+            base = str(earlier.data["base"])
+            fresh = {"ref": base, "workdir_mode": "fresh_clone"}
+            checkout = Checkout.prepare(
+                git, self._workspace, self._payload.model_copy(update=fresh)
+            )
+            patch = self._workspace.artifacts / PATCH
+            patch.parent.mkdir()
+            there = self._context.fetch(str(earlier.data["patch"]), patch)
+            if not there or checkout.restore(git, patch) != earlier.content:
+                raise Fail("what an earlier attempt was about to publish is gone; retry the job")
+            self._journal.progress("going on where an earlier attempt stopped", {"base": base})
+            self._facts["published"] = self._publisher(git).publish(
+                checkout, earlier.content, earlier.data
+            )
+        except LeaseLost:
+            raise
+        except Exception as error:
+            failure = _outcome(error)
+        return self._end(str(earlier.data.get("changes", "")), failure)
+
+    def _end(self, changes: str, failure: Outcome | None) -> dict[str, Any]:
+        """Attach what there is, and return the result or raise the outcome."""
         result, failure = self._attach(changes, failure)
         if failure is not None:
             failure.args = (result.error,)
@@ -120,6 +169,45 @@ class Run:
             **self._facts,
             "artifacts": list(result.artifacts),
         }
+
+    @property
+    def _publishes(self) -> bool:
+        return self._payload.publish.mode != "none"
+
+    def _publisher(self, git: Git) -> Publisher:
+        return Publisher(
+            job=self._job,
+            payload=self._payload,
+            context=self._context,
+            journal=self._journal,
+            git=git,
+            github=GitHub(
+                environ=self._codex.environ,
+                folder=self._workspace.home,
+                journal=self._journal,
+                stop=self._context.stop,
+            ),
+            identity=self._identity,
+        )
+
+    def _publish(self, git: Git, checkout: Checkout, changes: Changes) -> None:
+        """Publish the changes; the patch is stored before, so that another attempt can go on."""
+        if not changes.files:
+            self._journal.progress("publish skipped: no local changes")
+            self._facts["published"] = None
+            return
+        if self._facts["patch"].get("redacted"):
+            raise Block("the changes hold a secret of this worker: they are not published")
+        self._context.attach(PATCH, changes.patch, CONTENT_TYPES[PATCH])
+        said = self._journal.shorten(self._message or "", SAID_LIMIT)
+        facts = {
+            "facts": self._facts,
+            "said": said,
+            "commands": self._transcript.commands[-COMMANDS:],
+            "changes": changes.summary(),
+            "patch": hashlib.sha256(changes.patch.read_bytes()).hexdigest(),
+        }
+        self._facts["published"] = self._publisher(git).publish(checkout, changes.tree, facts)
 
     def _check_out(self, git: Git) -> Checkout:
         checkout = Checkout.prepare(git, self._workspace, self._payload)
@@ -175,7 +263,7 @@ class Run:
         stopping = self._context.stop.is_set()
         patience = COMPARE_SECONDS_STOPPED if stopping else COMPARE_SECONDS
         path = self._workspace.artifacts / PATCH
-        path.parent.mkdir()
+        path.parent.mkdir(exist_ok=True)
         try:
             changes = checkout.compare(
                 replace(git, stop=None, deadline=time.monotonic() + patience), path
@@ -219,7 +307,7 @@ class Run:
             self._journal.progress("secrets were taken out of the patch", level="warn")
 
     def _attach(
-        self, changes: Changes | None, failure: Outcome | None
+        self, changes: str, failure: Outcome | None
     ) -> tuple[WorkerExecutionResult, Outcome | None]:
         """Store what there is; what cannot be stored never hides why the run failed."""
         summary = self._summary(changes)
@@ -252,8 +340,13 @@ class Run:
             artifacts=tuple(attached),
         ), failure
 
-    def _summary(self, changes: Changes | None) -> str:
-        summary = f"codex_exec completed: {changes.summary() if changes else 'no changes'}"
+    def _summary(self, changes: str) -> str:
+        summary = f"codex_exec completed: {changes}"
+        if published := self._facts.get("published"):
+            where = published.get("pull_request") or f"branch {published['branch']}"
+            summary += f"; published {where}"
+        elif "published" in self._facts:
+            summary += "; publish skipped: no local changes"
         if self._message and (said := self._journal.shorten(self._message, SUMMARY_LIMIT)):
             summary += f"; {said}"
         return summary

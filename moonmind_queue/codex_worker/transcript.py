@@ -26,6 +26,7 @@ class Transcript:
         self.complaint: str | None = None
         self._journal = journal
         self._root = root
+        self.commands: deque[str] = deque(maxlen=100)  # the latest, with how they ended
         self._begun: set[str] = set()
 
     def stdout(self, line: bytes) -> None:
@@ -93,6 +94,7 @@ class Transcript:
         output = str(item.get("aggregated_output") or "")
         self._journal.log(f"{output.rstrip()}\n[exit status {status}]".lstrip("\n"))
         shown = self._journal.shorten(_unwrap(command), COMMAND_LIMIT)
+        self.commands.append(f"{shown} (exit status {status})")
         self._journal.progress(
             f"command: {shown}",
             {"exit_code": status},

@@ -16,7 +16,7 @@ anything else         as :class:`Retry`
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from moonmind_queue.errors import UnknownKind
-from moonmind_queue.model import ClaimedJob
+from moonmind_queue.model import ClaimedJob, Step
 
 if TYPE_CHECKING:
     from moonmind_queue.settings import Settings
@@ -58,6 +58,30 @@ class Context(Protocol):
         ``options`` are those of ``Queue.enqueue_many``; ``after`` may name this job's id and keys
         of other jobs added here. The worker's role needs the right to enqueue.
         """
+
+    def steps(self) -> Sequence[Step]:
+        """Return what earlier attempts began or did outside of the database, oldest first.
+
+        What was before a person retried the job is not there: it is to begin anew.
+        """
+
+    def pushed(self) -> Sequence[str]:
+        """Return every commit that this job has ever pushed, or was about to."""
+
+    def begin_step(
+        self, step: str, content: str = "", data: Mapping[str, Any] | None = None
+    ) -> Step:
+        """Write that an effect outside of the database comes next; say whether it has happened.
+
+        ``content`` tells what it makes: the same again is the same step, with the data of its
+        first beginning. Raises ``LeaseLost``: ask immediately before the effect.
+        """
+
+    def end_step(self, step: str, content: str = "", data: Mapping[str, Any] | None = None) -> None:
+        """Write that it has happened; ``data`` is added to that of the beginning."""
+
+    def fetch(self, sha256: str, target: Path) -> bool:
+        """Write an artifact of this job, from whatever attempt, to a file; False: there is none."""
 
     def attach(
         self, name: str, source: Path | bytes, content_type: str = "application/octet-stream"

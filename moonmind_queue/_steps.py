@@ -1,0 +1,90 @@
+"""What a lease holder asks of the database about effects outside of it: steps begun and done."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from psycopg.rows import class_row
+from psycopg.sql import SQL
+
+from moonmind_queue._calls import Call, nothing, value
+from moonmind_queue._values import to_json
+from moonmind_queue.model import ClaimedJob, Step
+
+
+class _Begun(NamedTuple):
+    begun_at: Any
+    done: bool
+    data: dict[str, Any]
+
+
+def begin_step(
+    job: ClaimedJob, step: str, content: str = "", data: Mapping[str, Any] | None = None
+) -> Call[Step]:
+    """Say what comes next outside of the database, and learn whether it has happened already.
+
+    Raises ``LeaseLost``: ask immediately before the effect.
+    """
+    return Call(
+        source="begin_step",
+        statement=SQL(
+            "select begun_at, done, data from moonmind_queue.begin_step("
+            "%(job)s, %(token)s, %(step)s, %(content)s, %(data)s)"
+        ).as_bytes(),
+        values={
+            "job": job.id,
+            "token": job.token,
+            "step": step,
+            "content": content,
+            "data": to_json(data or {}),
+        },
+        row=class_row(_Begun),
+        read=lambda rows: Step(step=step, content=content, **rows[0]._asdict()),
+    )
+
+
+def end_step(
+    job: ClaimedJob, step: str, content: str = "", data: Mapping[str, Any] | None = None
+) -> Call[None]:
+    """Say that it has happened; ``data`` is added. Raises ``LeaseLost``."""
+    return value(
+        "end_step",
+        nothing,
+        job_id=job.id,
+        token=job.token,
+        step=step,
+        content=content,
+        data=to_json(data or {}),
+    )
+
+
+def steps(job_id: int) -> Call[list[Step]]:
+    """Return what a job began or did since it was last retried by a person, oldest first."""
+    return Call(
+        source="job_publication",
+        statement=SQL(
+            "select step, content, data, begun_at, done_at is not null as done"
+            " from moonmind_queue.job_publication where job_id = %(job)s and not over"
+            " order by begun_at, step, content"
+        ).as_bytes(),
+        values={"job": job_id},
+        row=class_row(Step),
+        read=list,
+    )
+
+
+def pushed(job_id: int) -> Call[list[str]]:
+    """Return every commit that a job has ever pushed, or was about to."""
+    return Call(
+        source="job_publication",
+        statement=SQL(
+            "select content from moonmind_queue.job_publication"
+            " where job_id = %(job)s and step = 'push' order by begun_at"
+        ).as_bytes(),
+        values={"job": job_id},
+        row=class_row(_Content),
+        read=lambda rows: [row.content for row in rows],
+    )
+
+
+class _Content(NamedTuple):
+    content: str

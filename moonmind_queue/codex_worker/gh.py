@@ -1,0 +1,115 @@
+"""GitHub's own command, for pull requests: found by their branch, made when there is none."""
+
+import json
+import os
+import shutil
+import signal
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+
+from moonmind_queue.codex_worker.codex import NETWORK
+from moonmind_queue.codex_worker.journal import Journal
+from moonmind_queue.errors import QueueError
+from moonmind_queue.executors import Block, Retry, Stopped
+from moonmind_queue.executors.process import End, run
+
+TIMEOUT = 60.0  # seconds for one request
+TITLE_LIMIT, BODY_LIMIT = 250, 60_000  # characters that GitHub takes
+
+_KEPT = ("PATH", "GH_CONFIG_DIR", "GH_HOST", *NETWORK)
+# What gh says when a person has to act; all else may be the network.
+_AUTHENTICATION = (
+    "gh auth login",
+    "http 401",
+    "http 403",
+    "bad credentials",
+    "must have push access",
+    "resource not accessible",
+)
+_REFUSED = ("http 404", "could not resolve to a repository", "http 422", "no commits between")
+
+
+class GitHubUnavailable(QueueError):
+    """This machine has no ``gh`` that could open a pull request."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GitHub:
+    """``gh`` of this machine; ``environ`` is the worker's own environment."""
+
+    environ: Mapping[str, str]
+    folder: Path
+    journal: Journal
+    stop: Event | None
+
+    def find(self, repository: str, head: str) -> str | None:
+        """Return the open pull request from a branch, if there is one."""
+        arguments = ("pr", "list", "--repo", repository, "--head", head, "--state", "open")
+        answer = self._ask(*arguments, "--json", "url", "--limit", "1")
+        found = json.loads(answer or "[]")
+        return str(found[0]["url"]) if found else None
+
+    def create(
+        self, repository: str, *, base: str, head: str, title: str, body: str, draft: bool
+    ) -> str:
+        """Open a pull request and return its address."""
+        arguments = ["pr", "create", "--repo", repository, f"--base={base}", f"--head={head}"]
+        arguments += [f"--title={title[:TITLE_LIMIT]}", "--body-file=-"]
+        if draft:
+            arguments.append("--draft")
+        answer = self._ask(*arguments, stdin=body[:BODY_LIMIT])
+        return answer.strip().splitlines()[-1]
+
+    def _ask(self, *arguments: str, stdin: str | None = None) -> str:
+        program = shutil.which("gh", path=self.environ.get("PATH") or os.defpath)
+        if program is None:
+            raise Block("gh is not installed on this worker: install it, or publish a branch only")
+        self.journal.log(f"$ gh {' '.join(arguments[:2])} …")
+        output: list[bytes] = []
+        said: deque[bytes] = deque(maxlen=10)
+        began = time.monotonic()
+        ended = run(
+            [program, *arguments],
+            cwd=self.folder,
+            env=self._environment(),
+            stdin=None if stdin is None else stdin.encode(),
+            stdout=output.append,
+            stderr=said.append,
+            stop=self.stop,
+            timeout=TIMEOUT,
+            interrupt=signal.SIGTERM,
+        )
+        if ended.end is End.STOPPED:
+            raise Stopped("stopped in gh")
+        if ended.end is End.TIMEOUT:
+            raise Retry(f"gh {arguments[0]} {arguments[1]} took more than {TIMEOUT:g} s")
+        if ended.returncode:
+            raise self._outcome(arguments, b" | ".join(said))
+        self.journal.log(f"gh answered in {time.monotonic() - began:.1f} s")
+        return b"\n".join(output).decode(errors="replace")
+
+    def _outcome(self, arguments: tuple[str, ...], said: bytes) -> Exception:
+        reason = self.journal.shorten(said.decode(errors="replace")) or "it said nothing"
+        text = f"gh {arguments[0]} {arguments[1]} failed: {reason}"
+        low = reason.lower()
+        if any(each in low for each in (*_AUTHENTICATION, *_REFUSED)):
+            return Block(text)
+        return Retry(text)
+
+    def _environment(self) -> dict[str, str]:
+        kept = {name: value for name in _KEPT if (value := self.environ.get(name))}
+        token = self.environ.get("GITHUB_TOKEN") or self.environ.get("GH_TOKEN")
+        return {
+            "PATH": os.defpath,
+            **kept,
+            **({"GH_TOKEN": token} if token else {}),
+            "HOME": str(self.folder),
+            "GH_PROMPT_DISABLED": "1",
+            "GH_NO_UPDATE_NOTIFIER": "1",
+            "NO_COLOR": "1",
+            "LANG": "C.UTF-8",
+        }
