@@ -50,7 +50,6 @@ CONTENT_TYPES = {
 
 ERROR_LIMIT = 2000  # characters
 SAID_LIMIT = 4000  # characters of the agent's last message in a pull request
-COMMANDS = 20  # of the latest commands in a pull request
 SUMMARY_LIMIT = 300  # characters of the agent's last message in the summary
 COMPARE_SECONDS = 120.0  # for the patch, which is wanted also when the run's own time is up
 COMPARE_SECONDS_STOPPED = 3.0  # a worker that stops has seconds, and the uploads need some
@@ -203,7 +202,7 @@ class Run:
         facts = {
             "facts": self._facts,
             "said": said,
-            "commands": self._transcript.commands[-COMMANDS:],
+            "commands": list(self._transcript.commands),
             "changes": changes.summary(),
             "patch": hashlib.sha256(changes.patch.read_bytes()).hexdigest(),
         }

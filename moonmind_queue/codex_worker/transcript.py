@@ -6,6 +6,7 @@ event file and passed over. A line that is not an event is logged as it is.
 
 import json
 import shlex
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ class Transcript:
         self.complaint: str | None = None
         self._journal = journal
         self._root = root
-        self.commands: deque[str] = deque(maxlen=100)  # the latest, with how they ended
+        self.commands: deque[str] = deque(maxlen=20)  # the latest, with how they ended
         self._begun: set[str] = set()
 
     def stdout(self, line: bytes) -> None:
