@@ -69,8 +69,8 @@ class Crew:
         room = self._slots + self._ahead - self._open
         return min(room, max(self._ahead // 2, self._slots)) if room > self._ahead // 2 else 0
 
-    def add(self, attempts: Sequence[Attempt]) -> None:
-        """Run attempts as threads get free."""
+    def add(self, attempts: Sequence[Attempt], *, more: bool = True) -> None:
+        """Run attempts as threads get free; ``more`` says whether there may be more to claim."""
         with self._lock:
             self._open += len(attempts)
             missing = min(self._slots, self._open) - self._threads
@@ -80,8 +80,10 @@ class Crew:
             self._threads += 1
             # A daemon: an executor that ignores `stop` must not keep a stopped worker alive.
             threading.Thread(target=self._work, name=f"jobs-{self._threads}", daemon=True).start()
-        # Twice as many each time: the first short job is no proof that all are.
-        self._ahead = min(self._affordable(), max(2 * self._ahead, self._slots))
+        # Twice as many each time: the first short job is no proof that all are. And half as many
+        # where there is no backlog: what comes then begins at once.
+        wanted = max(2 * self._ahead, self._slots) if more else self._ahead // 2
+        self._ahead = min(self._affordable(), wanted)
 
     def stop(self) -> None:
         """End the threads, when nothing waits any more; one that is at a job ends after it."""

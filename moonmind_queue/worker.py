@@ -275,7 +275,7 @@ class Worker:
             start=prompt,
         )
         if jobs:
-            self._start(jobs, before, started=prompt)
+            self._start(jobs, before, started=prompt, more=len(jobs) >= room)
             self._poll.reset()
         if len(jobs) >= self._slots:
             self._doze(queue, asleep=False)  # or every producer would notify a worker that works
@@ -283,7 +283,9 @@ class Worker:
         self._claimed += len(jobs)
         return len(jobs)
 
-    def _start(self, jobs: Sequence[ClaimedJob], before: float, *, started: bool) -> None:
+    def _start(
+        self, jobs: Sequence[ClaimedJob], before: float, *, started: bool, more: bool
+    ) -> None:
         attempts = [
             Attempt(job, before + job.lasts.total_seconds(), self._shared, started=started)
             for job in jobs
@@ -293,7 +295,7 @@ class Worker:
             log.info(event, job=job.id, kind=job.kind, attempt=job.attempt)
         with self._lock:
             self._held |= {attempt.job.token: attempt for attempt in attempts}
-        self._crew.add(attempts)
+        self._crew.add(attempts, more=more)
 
     def _settled(self, attempts: Sequence[Attempt]) -> None:
         with self._lock:

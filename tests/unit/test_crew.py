@@ -60,6 +60,22 @@ def test_short_jobs_are_wanted_ahead_twice_as_many_each_time(crew, ended):
     assert not crew.prompt
 
 
+def test_without_a_backlog_fewer_and_fewer_are_wanted(crew, ended):
+    """A worker that finds all there is holds nothing back; what comes begins at once."""
+    for turn in range(1, 14):
+        crew.add(attempts(2))
+        eventually(lambda turn=turn: len(ended) == 2 * turn)
+    rooms = []
+    for turn in range(14, 26):
+        crew.add(attempts(2), more=False)
+        eventually(lambda turn=turn: len(ended) == 2 * turn)
+        rooms.append(crew.room())
+
+    assert rooms == sorted(rooms, reverse=True)
+    assert rooms[-1] == 2
+    assert crew.prompt
+
+
 def test_more_are_wanted_when_half_of_those_that_may_wait_have_come(crew, ended):
     """The database works on the next while these are run; then there is an end to it."""
     for turn in range(1, 14):
