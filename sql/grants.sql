@@ -54,7 +54,7 @@ grant execute on function
     moonmind_queue.renew(bigint[], bigint[], interval),
     moonmind_queue.complete(bigint, bigint, jsonb),
     moonmind_queue.complete_many(bigint[], bigint[], jsonb[]),
-    moonmind_queue.fail(bigint, bigint, text, text, interval),
+    moonmind_queue.fail(bigint, bigint, text, text, interval, text),
     moonmind_queue.release(bigint, bigint, text),
     moonmind_queue.append_event(bigint, bigint, text, text, text, jsonb),
     moonmind_queue.append_log(bigint, bigint, text, text, text),
@@ -81,6 +81,8 @@ grant execute on function
     moonmind_queue.resume(text),
     moonmind_queue.set_limit(text, text, integer),
     moonmind_queue.set_timeout(text, interval),
+    moonmind_queue.set_failure_rule(text, text, text, text, integer, interval, integer, boolean, text),
+    moonmind_queue.drop_failure_rule(text),
     moonmind_queue.set_backoff(text, interval, interval, double precision),
     moonmind_queue.set_policy(text, text[], text[], text[], text[], text[], text[], bigint),
     moonmind_queue.drop_policy(text),
@@ -115,4 +117,10 @@ grant execute on function moonmind_queue.set_retention(interval) to moonmind_ope
 
 grant select on moonmind_queue.agentmux_task, moonmind_queue.agentmux_event, moonmind_queue.agentmux_dag,
     moonmind_queue.agentmux_member, moonmind_queue.job_publication
+to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
+
+grant select on moonmind_queue.failure_overview
+to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
+
+grant execute on function moonmind_queue.classify_failure(text, text)
 to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;

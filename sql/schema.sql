@@ -519,3 +519,66 @@ is 'What a job does outside of this database, step by step: a row before each st
 comment on column moonmind_queue.publication.content is 'What the step makes, such as a commit''s id: the same again is the same step.';
 comment on column moonmind_queue.publication.token is 'Of the lease under which it was begun the last time.';
 comment on column moonmind_queue.publication.over is 'Of a run before somebody retried the job: what it pushed counts, where it stopped does not.';
+
+create table moonmind_queue.failure_rule (
+    name    text     primary key,
+    place   integer  not null,
+    source  text     not null,
+    pattern text     not null,
+    outcome text     not null,
+    rest    interval,
+    most    integer,
+    pauses  boolean  not null default false,
+    advice  text     not null default '',
+    constraint failure_rule_name_is_a_word check (name ~ '^[a-z][a-z_]{0,62}$'),
+    constraint failure_rule_source_is_a_word check (source ~ '^([a-z][a-z_]{0,62}|\*)$'),
+    constraint failure_rule_pattern_is_short check (pattern <> '' and length(pattern) <= 2000),
+    constraint failure_rule_outcome_is_known check (outcome in ('retry', 'block', 'fail', 'cool_down')),
+    constraint failure_rule_rest_is_bounded check (rest > interval '0' and rest <= interval '31 days'),
+    constraint failure_rule_most_is_positive check (most >= 1),
+    constraint failure_rule_cool_down_has_a_rest check (outcome <> 'cool_down' or rest is not null),
+    constraint failure_rule_advice_is_short check (length(advice) <= 1000)
+);
+
+comment on table moonmind_queue.failure_rule
+is 'What a failure means, by what a program printed; the first that matches counts. docs/failures.md has the evidence.';
+comment on column moonmind_queue.failure_rule.place is 'Rules are tried in this order, then by name.';
+comment on column moonmind_queue.failure_rule.source is 'What printed it, such as codex or git; * is any.';
+comment on column moonmind_queue.failure_rule.pattern is 'A regular expression; upper and lower case are the same.';
+comment on column moonmind_queue.failure_rule.rest
+is 'How long until the next attempt, or the rest of the agent with cool_down, where the text does not say; null: the back-off.';
+comment on column moonmind_queue.failure_rule.most is 'After so many attempts that failed like this the job has failed; null: as many as it has.';
+comment on column moonmind_queue.failure_rule.pauses is 'Whether the agent is paused with the reason until somebody resumes it.';
+comment on column moonmind_queue.failure_rule.advice is 'What a person can do; it is added to the error.';
+
+insert into moonmind_queue.failure_rule (name, place, source, pattern, outcome, rest, most, pauses, advice)
+values
+    ('quota', 10, 'codex', 'quota exceeded|insufficient_quota|usage limit|too many requests|last status: 429\M',
+     'cool_down', interval '10 minutes', null, false, ''),
+    ('authentication', 20, 'codex',
+     'unexpected status 40[13]\M|last status: 40[13]\M|missing environment variable|not logged in|incorrect api key',
+     'block', null, null, true, 'log Codex in on the workers, or set its key, then resume the agent and retry the job'),
+    ('context_exceeded', 30, 'codex', 'room in the model.s context window|context_length_exceeded', 'fail', null, null, false,
+     'give the job less to do at once'),
+    ('refused', 40, 'codex',
+     'unexpected status 40[04]\M|the model `[^`]*` does not exist|input exceeds the maximum length|^[^{]*: \s*\{\s*"error"',
+     'fail', null, null, false, ''),
+    ('configuration', 50, 'codex', 'exited with 2\M|error loading config', 'block', null, null, true,
+     'this Codex does not know an option or a setting: see docs/failures.md for the versions that do'),
+    ('sandbox', 60, 'codex', 'bwrap|bubblewrap|sandbox (is )?broken', 'block', null, null, false,
+     'allow user namespaces on the worker, or use another sandbox mode there'),
+    ('network', 70, 'codex',
+     'stream disconnected|connection (failed|refused|reset)|could not resolve|unexpected status 5\d\d\M|high demand|idle timeout',
+     'retry', null, null, false, ''),
+    ('repository_not_found', 110, 'git',
+     'repository .*not found|does not appear to be a git repository|returned error: 404\M|ref .* not found',
+     'fail', null, null, false, 'check the name of the repository, the ref, and who may read it'),
+    ('repository_access', 120, 'git',
+     'could not read (username|password)|authentication failed|permission denied|access denied|host key verification failed|returned error: 40[13]\M',
+     'block', null, null, false, 'give the worker access to the repository, then retry the job'),
+    ('pull_request_access', 130, 'gh',
+     'gh auth login|http 40[13]\M|bad credentials|must have push access|resource not accessible',
+     'block', null, null, false, 'give GITHUB_TOKEN the right to open pull requests, then retry the job'),
+    ('pull_request_refused', 140, 'gh', 'http 4(04|22)\M|could not resolve to a repository|no commits between',
+     'block', null, null, false, ''),
+    ('timeout', 210, 'run', 'exceeded \d|no event for', 'retry', null, 2, false, '');

@@ -502,3 +502,9 @@ select job_id, step, content, data, begun_at, done_at, over
 from moonmind_queue.publication;
 
 comment on view moonmind_queue.job_publication is 'What jobs did outside of this database, or began to do; order by job_id, begun_at.';
+
+create or replace view moonmind_queue.failure_overview as
+select name, place, source, pattern, outcome, rest, most, pauses, advice
+from moonmind_queue.failure_rule;
+
+comment on view moonmind_queue.failure_overview is 'What a failure means, by what a program printed; the first that matches counts, by place and name.';
