@@ -46,7 +46,7 @@ begin
         end as fault
         from given
         cross join lateral jsonb_array_elements(case jsonb_typeof(deps) when 'array' then deps else '[]' end) as need
-        where jsonb_typeof(need) <> 'string' or not exists (select from given as other where other.id = need #>> '{}')
+        where jsonb_typeof(need) <> 'string' or need #>> '{}' not in (select id from given where id is not null)
     )
     select format('task %s%s: %s', place, ' (' || left(id, 100) || ')', fault) into v_fault
     from (select * from judged union all select * from astray) as found

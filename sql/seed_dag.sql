@@ -69,10 +69,13 @@ begin
         when job.id = any (v_changed) then 'updated'
         else 'unchanged'
     end
-    from job
-    left join jsonb_array_elements(v_jobs) with ordinality as given (wanted, place) on wanted ->> 'key' = job.key
-    where job.id = any (v_gone) or job.key in (select wanted ->> 'key' from jsonb_array_elements(v_jobs) as wanted)
-    order by place, job.id;
+    from (
+        select wanted ->> 'key', place from jsonb_array_elements(v_jobs) with ordinality as given (wanted, place)
+        union all
+        select gone.key, null from job as gone where gone.id = any (v_gone)
+    ) as concerned (key, place)
+    join job on job.key = concerned.key
+    order by concerned.place, job.id;
 end;
 $$;
 
