@@ -1,11 +1,12 @@
 """What operators ask of the database: step into jobs' lives, set the rules of the queue."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from moonmind_queue._calls import Call, column, nothing, rows, value
 from moonmind_queue._values import storable
-from moonmind_queue.model import Fault, JobState
+from moonmind_queue.model import FailureRule, Fault, JobState
 
 NO_TIME = timedelta(0)
 
@@ -17,6 +18,48 @@ def _listed(names: Sequence[str] | None) -> list[str] | None:
 def unlock(job_id: int, *, force: bool = False) -> Call[JobState]:
     """Take a lease away; refused while its worker is alive, unless forced."""
     return value("unlock", JobState, job_id=job_id, force=force)
+
+
+def classify_failure(source: str, text: str) -> Call[FailureRule | None]:
+    """Return the rule that says what a failure means; ``None`` where none does."""
+    found = rows(FailureRule, "classify_failure", source=source, text=storable(text))
+    return replace(found, read=lambda rules: rules[0] if rules else None)
+
+
+def set_failure_rule(
+    name: str,
+    source: str,
+    pattern: str,
+    outcome: str,
+    *,
+    place: int = 0,
+    rest: timedelta | None = None,
+    most: int | None = None,
+    pauses: bool = False,
+    advice: str = "",
+) -> Call[None]:
+    """Say what a failure means whose text matches a regular expression; see docs/failures.md.
+
+    ``outcome`` is ``retry``, ``block``, ``fail`` or ``cool_down``, which needs a ``rest``.
+    """
+    return value(
+        "set_failure_rule",
+        nothing,
+        name=name,
+        source=source,
+        pattern=pattern,
+        outcome=outcome,
+        place=place,
+        rest=rest,
+        most=most,
+        pauses=pauses,
+        advice=advice,
+    )
+
+
+def drop_failure_rule(name: str) -> Call[bool]:
+    """Take a rule away; returns whether there was one."""
+    return value("drop_failure_rule", bool, name=name)
 
 
 def stop_worker(worker_id: int) -> Call[None]:

@@ -401,6 +401,22 @@ class JobPublication(View):
     over: Mapped[bool]
 
 
+class FailureOverview(View):
+    """What a failure means, by what a program printed."""
+
+    __tablename__ = "failure_overview"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    place: Mapped[int]
+    source: Mapped[str]
+    pattern: Mapped[str]
+    outcome: Mapped[str]
+    rest: Mapped[timedelta | None]
+    most: Mapped[int | None]
+    pauses: Mapped[bool]
+    advice: Mapped[str]
+
+
 class RetentionOverview(View):
     """How long something is kept that has ended; without ``keep``, for ever."""
 

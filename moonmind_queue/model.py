@@ -287,3 +287,15 @@ class Step:
     data: dict[str, Any]
     begun_at: datetime
     done: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureRule:
+    """What a failure means, by what a program printed."""
+
+    name: str
+    outcome: str
+    rest: timedelta | None
+    most: int | None
+    pauses: bool
+    advice: str

@@ -127,8 +127,12 @@ class Queue:
         *,
         outcome: str = "retry",
         retry_in: timedelta | None = None,
+        source: str | None = None,
     ) -> JobState:
-        """End the attempt badly: ``retry`` (default), ``block`` or ``fail``; returns the state."""
+        """End the attempt badly: ``retry`` (default), ``block`` or ``fail``; returns the state.
+
+        With a ``source``, such as ``codex``, the rules for failures go before.
+        """
         return JobState(
             self._value(
                 "fail",
@@ -137,6 +141,7 @@ class Queue:
                 error=storable(error),
                 outcome=outcome,
                 retry_in=retry_in,
+                **({} if source is None else {"source": source}),
             )
         )
 
@@ -262,6 +267,9 @@ class Queue:
     seed_dag = _calls.method(_dags.seed_dag)
     reset_dag = _calls.method(_dags.reset_dag)
     stop_worker = _calls.method(_operations.stop_worker)
+    classify_failure = _calls.method(_operations.classify_failure)
+    set_failure_rule = _calls.method(_operations.set_failure_rule)
+    drop_failure_rule = _calls.method(_operations.drop_failure_rule)
     redrive = _calls.method(_operations.redrive)
     pause = _calls.method(_operations.pause)
     resume = _calls.method(_operations.resume)
