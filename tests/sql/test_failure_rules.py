@@ -8,32 +8,59 @@ MINUTE = timedelta(minutes=1)
 NETWORK = "codex exec exited with 1: stream disconnected before completion"
 
 # What programs really print (docs/failures.md), and what it means.
+EXITED = "codex exec exited with 1: "
+FETCH = "git fetch exited with 128: "
 SAID = [
-    ("codex", "codex exec exited with 1: Quota exceeded. Check your plan and billing details.", "quota"),
-    ("codex", "codex exec exited with 1: exceeded retry limit, last status: 429 Too Many Requests", "quota"),
-    ("codex", "codex exec exited with 1: unexpected status 401 Unauthorized: no, url: u", "authentication"),
-    ("codex", "codex exec exited with 1: Missing environment variable: `KEY`.", "authentication"),
     (
         "codex",
-        "codex exec exited with 1: Codex ran out of room in the model's context window. Start a new",
-        "context_exceeded",
+        "quota",
+        f"{EXITED}Quota exceeded. Check your plan and billing details.",
+        f"{EXITED}exceeded retry limit, last status: 429 Too Many Requests",
     ),
-    ("codex", "codex exec exited with 1: The model `mock` does not exist", "refused"),
-    ("codex", "codex exec exited with 2: error: unexpected argument '--full-auto' found", "configuration"),
-    ("codex", "codex exec exited with 1: unexpected status 503 Service Unavailable: x", "network"),
-    ("codex", "codex exec exited with 1: We're currently experiencing high demand, which may", "network"),
-    ("codex", NETWORK, "network"),
-    ("codex", "codex exec exited with 1: Connection failed: error sending request", "network"),
-    ("git", "git fetch exited with 128: fatal: repository 'https://github.com/a/b.git/' not found", "repository_not_found"),
-    ("git", "ref 'nowhere' not found in the repository", "repository_not_found"),
-    ("git", "git fetch exited with 128: fatal: could not read Username for 'https://github.com'", "repository_access"),
-    ("git", "git fetch exited with 128: git@github.com: Permission denied (publickey).", "repository_access"),
-    ("gh", "gh pr create failed: HTTP 401: Bad credentials", "pull_request_access"),
-    ("gh", "gh pr create failed: pull request create failed: GraphQL: No commits between main and b", "pull_request_refused"),
-    ("run", "run exceeded 3600 s", "timeout"),
-    ("codex", "codex exec exited with 1: something never seen", None),
-    ("git", "Quota exceeded", None),
-]  # fmt: skip
+    (
+        "codex",
+        "authentication",
+        f"{EXITED}unexpected status 401 Unauthorized: no, url: u",
+        f"{EXITED}Missing environment variable: `KEY`.",
+    ),
+    (
+        "codex",
+        "context_exceeded",
+        f"{EXITED}Codex ran out of room in the model's context window. Start a new",
+    ),
+    ("codex", "refused", f"{EXITED}The model `mock` does not exist"),
+    (
+        "codex",
+        "configuration",
+        "codex exec exited with 2: error: unexpected argument '--full-auto' found",
+    ),
+    (
+        "codex",
+        "network",
+        NETWORK,
+        f"{EXITED}unexpected status 503 Service Unavailable: x",
+        f"{EXITED}We're currently experiencing high demand, which may",
+        f"{EXITED}Connection failed: error sending request",
+    ),
+    (
+        "git",
+        "repository_not_found",
+        f"{FETCH}fatal: repository 'https://github.com/a/b.git/' not found",
+        "ref 'nowhere' not found in the repository",
+    ),
+    (
+        "git",
+        "repository_access",
+        f"{FETCH}fatal: could not read Username for 'https://github.com'",
+        f"{FETCH}git@github.com: Permission denied (publickey).",
+    ),
+    ("gh", "pull_request_access", "gh pr create failed: HTTP 401: Bad credentials"),
+    ("gh", "pull_request_refused", "gh pr create failed: GraphQL: No commits between main and b"),
+    ("run", "timeout", "run exceeded 3600 s"),
+    ("codex", None, f"{EXITED}something never seen"),
+    ("git", None, "Quota exceeded"),
+]
+MEANINGS = [(source, text, name) for source, name, *texts in SAID for text in texts]
 
 
 @pytest.fixture
@@ -49,7 +76,7 @@ def held(queue, clock):
     return claim
 
 
-@pytest.mark.parametrize(("source", "text", "name"), SAID)
+@pytest.mark.parametrize(("source", "text", "name"), MEANINGS)
 def test_what_programs_print_has_its_meaning(queue, source, text, name):
     """Each rule that there is from the beginning, and what none is for."""
     found = queue.classify_failure(source, text)
