@@ -962,7 +962,7 @@ begin
         end as fault
         from given
         cross join lateral jsonb_array_elements(case jsonb_typeof(deps) when 'array' then deps else '[]' end) as need
-        where jsonb_typeof(need) <> 'string' or not exists (select from given as other where other.id = need #>> '{}')
+        where jsonb_typeof(need) <> 'string' or need #>> '{}' not in (select id from given where id is not null)
     )
     select format('task %s%s: %s', place, ' (' || left(id, 100) || ')', fault) into v_fault
     from (select * from judged union all select * from astray) as found
@@ -3143,8 +3143,8 @@ begin
     with given as materialized (
         select wanted, rec.*, array(
             select distinct needed.id
-            from jsonb_array_elements_text(wanted -> 'after') as name
-            join job as needed on needed.key = name
+            from jsonb_array_elements_text(wanted -> 'after') as after (task)
+            join job as needed on needed.key = after.task
             order by needed.id
         ) as needs
         from jsonb_array_elements(p_jobs) as wanted
@@ -3210,6 +3210,7 @@ create or replace function moonmind_queue._task_jobs(p_tasks jsonb)
 returns jsonb
 language sql
 immutable
+set search_path = moonmind_queue, pg_temp
 as $$
     select coalesce(jsonb_agg(
         task - '{id,deps,payload}'::text[] || jsonb_build_object(
@@ -3459,7 +3460,7 @@ security definer
 set search_path = moonmind_queue, pg_temp
 as $$
 declare
-    v_own   constant text[] := '{created,ready,waiting,claimed,started,completed,failed,released,expired,timed_out,cancel_requested,cancelled,blocked,dead_lettered,retried,unlocked,repaired,scheduled,artifact}';
+    v_own   constant text[] := '{created,ready,waiting,claimed,started,completed,failed,released,expired,timed_out,cancel_requested,cancelled,blocked,dead_lettered,retried,unlocked,repaired,scheduled,artifact,updated,removed}';
     v_lease constant lease := _lock_lease(p_job_id, p_token);
 begin
     if p_type is null or p_type !~ '^[a-z][a-z_]{0,62}$' or p_type = any (v_own) then
@@ -5449,7 +5450,7 @@ begin
     perform _check_tasks(p_tasks);
     v_jobs := _task_jobs(p_tasks);
     insert into dag (name, source, seeded_at)
-    values (p_dag, coalesce(p_source, ''), _now())
+    values (coalesce(p_dag, ''), coalesce(p_source, ''), _now())
     on conflict (name) do update set source = excluded.source, seeded_at = excluded.seeded_at;
     perform _lock_jobs(array(
         select job.id from job join jsonb_array_elements(v_jobs) as wanted on job.key = wanted ->> 'key'
@@ -5483,10 +5484,13 @@ begin
         when job.id = any (v_changed) then 'updated'
         else 'unchanged'
     end
-    from job
-    left join jsonb_array_elements(v_jobs) with ordinality as given (wanted, place) on wanted ->> 'key' = job.key
-    where job.id = any (v_gone) or job.key in (select wanted ->> 'key' from jsonb_array_elements(v_jobs) as wanted)
-    order by place, job.id;
+    from (
+        select wanted ->> 'key', place from jsonb_array_elements(v_jobs) with ordinality as given (wanted, place)
+        union all
+        select gone.key, null from job as gone where gone.id = any (v_gone)
+    ) as concerned (key, place)
+    join job on job.key = concerned.key
+    order by concerned.place, job.id;
 end;
 $$;
 
