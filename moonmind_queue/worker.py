@@ -277,7 +277,7 @@ class Worker:
         if jobs:
             self._start(jobs, before, started=prompt, more=len(jobs) >= room)
             self._poll.reset()
-        if len(jobs) >= self._slots:
+        if len(jobs) >= min(room, self._slots):
             self._doze(queue, asleep=False)  # or every producer would notify a worker that works
             self._look.set()
         self._claimed += len(jobs)
