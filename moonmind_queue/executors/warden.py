@@ -29,10 +29,10 @@ from moonmind_queue.executors import tree, usage
 
 TICK = 0.05  # seconds between two looks at what runs, at least
 SHARE = 20  # looking takes no more than this part of the time
-# Beyond the limits that are watched the kernel sets its own, wider ones: address space is not
-# memory (a JavaScript or Java machine reserves much more than it uses), CPU is counted for each
-# process alone, and RLIMIT_NPROC counts all processes of the user, those of other runs too.
-SPACE = 4
+# Beyond the limits that are watched the kernel sets its own, wider ones: it counts the CPU of each
+# process alone, and for RLIMIT_NPROC all processes of the user, those of other runs too. There is
+# none on address space, for that is not memory: a Java machine or a sanitizer reserves many times
+# what it will ever use.
 SECONDS = 5
 RUNS = 8
 
@@ -54,7 +54,6 @@ def main() -> None:
     _prctl(_SUBREAPER, 1)
     limits = {
         resource.RLIMIT_CPU: cpu + SECONDS,
-        resource.RLIMIT_AS: memory * SPACE,
         resource.RLIMIT_FSIZE: file,
         resource.RLIMIT_CORE: 0,
     }
