@@ -66,8 +66,10 @@ def main() -> None:
     os.write(report, b"started %d\n" % program)
     _let_go_of_streams()
     space = usage.Directory(folder, directory)
-    exceeded = _watch(control, program, memory, cpu, processes, space)
-    returncode = tree.end(program)
+    try:
+        exceeded = _watch(control, program, memory, cpu, processes, space)
+    finally:
+        returncode = tree.end(program)
     os.write(report, b"ended %d %s\n" % (returncode, exceeded.encode() or b"-"))
 
 
