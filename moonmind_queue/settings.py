@@ -5,12 +5,22 @@ as unset, so an empty alias never hides a filled one; a bad value is refused by 
 variable and without echoing secrets.
 """
 
+import json
+import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, AliasChoices, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from moonmind_queue.errors import SettingsError
@@ -32,6 +42,25 @@ def _libpq_or_none(url: str) -> str:
     return "none" if url.strip().lower() == "none" else _libpq(url)
 
 
+def _program(value: str) -> str:
+    """Accept a bare name, or an absolute path in the one spelling that it is compared by."""
+    parts = value.split("/")
+    absolute = len(parts) > 1 and parts[0] == "" and not {"", ".", ".."}.intersection(parts[1:])
+    bare = len(parts) == 1 and value not in ("", ".", "..") and not value.startswith("-")
+    if not (absolute or bare) or not value.isprintable() or value != value.strip():
+        raise ValueError("must be a program's name, or its absolute path without '.', '..' or '//'")
+    return value
+
+
+def _pattern(value: str) -> str:
+    try:
+        re.compile(value, re.ASCII)
+    except re.error as error:
+        raise ValueError(f"is not a regular expression: {error}") from None
+    return value
+
+
+Pattern = Annotated[str, AfterValidator(_pattern)]
 DatabaseUrl = Annotated[str, AfterValidator(_libpq)]
 ListenUrl = Annotated[str, AfterValidator(_libpq_or_none)]
 
@@ -53,6 +82,21 @@ class DatabaseSettings(BaseSettings):
             return cls()  # type: ignore[call-arg]  # the fields come from the environment
         except ValidationError as error:
             raise SettingsError("; ".join(_fault(each) for each in error.errors())) from None
+
+
+class ShellProgram(BaseModel):
+    """A program that jobs of kind ``shell`` may run: one entry of ``MOONMIND_SHELL_ALLOW``.
+
+    Without ``args`` and ``more`` it takes any arguments. Otherwise the first ones have to match
+    ``args`` one by one, all of them present, and each further one ``more``; without ``more`` there
+    may be none. A pattern has to match the whole argument.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    program: Annotated[str, AfterValidator(_program)]
+    args: tuple[Pattern, ...] | None = None
+    more: Pattern | None = None
 
 
 class Settings(DatabaseSettings):
@@ -111,6 +155,20 @@ class Settings(DatabaseSettings):
     stale_seconds: int = Field(120, ge=1, alias="MOONMIND_STALE_SECONDS")
     """After so long without a heartbeat an agent counts as stale in ``agentmux status``."""
     noop_seconds: float = Field(2.0, ge=0, alias="MOONMIND_NOOP_SECONDS")
+    shell_allow: Annotated[tuple[ShellProgram, ...], NoDecode] = Field(
+        (), alias="MOONMIND_SHELL_ALLOW"
+    )
+    """A JSON list; an entry that is only a name or a path stands for a program with any arguments.
+    """
+    # What one shell job may use, all its processes together; more ends it.
+    shell_memory_mb: int = Field(4096, ge=16, alias="MOONMIND_SHELL_MEMORY_MB")
+    shell_cpu_seconds: int = Field(14400, ge=1, alias="MOONMIND_SHELL_CPU_SECONDS")
+    shell_file_mb: int = Field(1024, ge=1, alias="MOONMIND_SHELL_FILE_MB")
+    """The size of one file; also of what is printed to stdout, and to stderr."""
+    shell_directory_mb: int = Field(4096, ge=1, alias="MOONMIND_SHELL_DIRECTORY_MB")
+    """All files in the job's directory together."""
+    shell_processes: int = Field(512, ge=1, alias="MOONMIND_SHELL_PROCESSES")
+    """Processes and threads at the same time."""
 
     @field_validator("worker_capabilities", mode="before")
     @classmethod
@@ -118,6 +176,18 @@ class Settings(DatabaseSettings):
         if isinstance(value, str):
             return tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
         return value
+
+    @field_validator("shell_allow", mode="before")
+    @classmethod
+    def _list(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except ValueError as error:
+                raise ValueError(f'must be a JSON list such as ["git"]: {error}') from None
+        if not isinstance(value, list | tuple):
+            raise ValueError('must be a JSON list such as ["git"]')  # noqa: TRY004 - for pydantic
+        return [{"program": each} if isinstance(each, str) else each for each in value]
 
     @field_validator("worker_id", mode="before")
     @classmethod
@@ -127,15 +197,24 @@ class Settings(DatabaseSettings):
         return value
 
 
+_REASONS = {
+    "missing": "is missing",
+    "extra_forbidden": "is not known; there are program, args and more",
+    "model_type": "must be the name of a program, or an object",
+}
+
+
 def _fault(error: Any) -> str:
     """Say which variable is wrong and why; never its value, which may be a secret."""
-    variable = str(error["loc"][0])
-    if error["type"] == "missing":
+    variable, *where = error["loc"]
+    place = "".join(f"[{each}]" if isinstance(each, int) else f".{each}" for each in where)
+    if error["type"] == "missing" and not where:
         hint = (
             " (for example postgresql://user@host/database)" if variable == "DATABASE_URL" else ""
         )
         return f"{variable} is not set{hint}"
-    return f"{variable}: {error['msg'][:1].lower()}{error['msg'][1:]}"
+    reason = _REASONS.get(error["type"]) or error["msg"].removeprefix("Value error, ")
+    return f"{variable}{place}: {reason[:1].lower()}{reason[1:]}"
 
 
 def describe(environment: Mapping[str, str]) -> list[dict[str, Any]]:
