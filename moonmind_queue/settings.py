@@ -103,6 +103,10 @@ class Settings(DatabaseSettings):
     )
     codex_sandbox_mode: SandboxMode = Field("workspace-write", alias="MOONMIND_CODEX_SANDBOX_MODE")
     noop_seconds: float = Field(2.0, ge=0, alias="MOONMIND_NOOP_SECONDS")
+    mcp_config: Annotated[Path, AfterValidator(_absolute)] | None = Field(
+        None, alias="MOONMIND_MCP_CONFIG"
+    )
+    """The file that lists the MCP servers whose tools jobs may call."""
 
     @field_validator("worker_capabilities", mode="before")
     @classmethod

@@ -90,13 +90,46 @@ def run(
     ``markers`` returns ``NAME=value`` entries: at the end every process that has one in its
     environment is killed too, which reaches children that made sessions of their own.
     """
-    process = _start(argv, cwd, env, subprocess.DEVNULL if stdin is None else subprocess.PIPE)
+    process = start(
+        argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE
+    )
+    return attend(
+        process,
+        stdout=stdout,
+        stderr=stderr,
+        stdin=stdin,
+        stop=stop,
+        timeout=timeout,
+        interrupt=interrupt,
+        markers=markers,
+        line_limit=line_limit,
+    )
+
+
+def attend(
+    process: "subprocess.Popen[bytes]",
+    *,
+    stdout: Sink,
+    stderr: Sink,
+    stdin: bytes | None = None,
+    stop: threading.Event | None = None,
+    timeout: float | None = None,
+    interrupt: signal.Signals = signal.SIGINT,
+    grace: float = GRACE,
+    markers: Callable[[], Iterable[str]] = tuple,
+    line_limit: int = LINE_LIMIT,
+) -> Ended:
+    """See a program that :func:`start` started to its end, as :func:`run` does.
+
+    Its stdin is closed after the last byte of ``stdin``. ``grace`` is how many seconds it has
+    between ``interrupt`` and SIGKILL.
+    """
     pipes = _Pipes(process, stdin or b"", stdout, stderr, line_limit)
     try:
         end = _watch(process, pipes, stop, timeout)
         if end is not End.EXITED:
             sessions.send(process, interrupt)
-            _watch(process, pipes, None, GRACE)
+            _watch(process, pipes, None, grace)
         _kill(process, markers)
         pipes.drain()
     finally:
@@ -113,9 +146,14 @@ def _kill(process: "subprocess.Popen[bytes]", markers: Callable[[], Iterable[str
             process.wait(REAP)
 
 
-def _start(
-    argv: Sequence[str], cwd: Path, env: Mapping[str, str], stdin: int
+def start(
+    argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], stdin: int = subprocess.PIPE
 ) -> "subprocess.Popen[bytes]":
+    """Start a program in a session of its own; ``OSError`` if it cannot start.
+
+    It ends with the calling thread at the latest. Whoever starts it sees it to its end with
+    :func:`attend`; until then its pipes are the caller's to use.
+    """
     report, its_end = os.pipe()
     try:
         process = subprocess.Popen(
