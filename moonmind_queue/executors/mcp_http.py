@@ -51,7 +51,7 @@ class HttpPeer:
         ):
             yield streams
 
-    def end(self, stop: threading.Event) -> None:
+    def end(self, stop: threading.Event, *, hurry: bool) -> None:
         """Leave the server running: it is not ours."""
 
     def trouble(self) -> Outcome | None:

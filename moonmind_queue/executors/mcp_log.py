@@ -25,8 +25,7 @@ class CallLog:
 
     def __init__(self, redactor: Redactor, context: Context, limit: int = LOG_LIMIT) -> None:
         self.redactor = redactor
-        self.complaint = ""
-        """The last line of the server's standard error, which says most when it dies."""
+        self._last = b""  # line of standard error
         self._context = context
         self._half = max(limit // 2, 1)
         self._head = bytearray()
@@ -45,8 +44,13 @@ class CallLog:
     def stderr(self, line: bytes) -> None:
         """Add a line of the server's standard error."""
         if line.strip():
-            self.complaint = self.shorten(line.decode(errors="replace"))
+            self._last = line
         self.line(line, "stderr")
+
+    @property
+    def complaint(self) -> str:
+        """The last line of the server's standard error, which says most when it dies."""
+        return self.shorten(self._last.decode(errors="replace"))
 
     def progress(
         self, message: str, data: Mapping[str, Any] | None = None, *, level: str = "info"

@@ -49,7 +49,7 @@ class Peer(Protocol):
     def streams(self) -> Any:
         """Connect: an asynchronous context manager of the two streams of a session."""
 
-    def end(self, stop: threading.Event) -> None:
+    def end(self, stop: threading.Event, *, hurry: bool) -> None:
         """Leave nothing running that was started."""
 
     def trouble(self) -> Outcome | None:
@@ -78,6 +78,7 @@ class Call:
         self._server, self._tool, self._arguments, self._log = server, tool, arguments, log
         self._answer: Answer | None = None
         self._doing = f"starting server {server.name!r}"
+        self._late = False
         self._courtesy = 0.0  # seconds for taking leave, once there is somebody to leave
 
     def run(
@@ -99,7 +100,7 @@ class Call:
         except Exception as error:
             problem = error
         finally:
-            peer.end(stop)
+            peer.end(stop, hurry=self._late)
         if self._answer is not None:
             return self._answer
         if stop.is_set():
@@ -136,6 +137,7 @@ class Call:
         deadline = anyio.current_time() + seconds
         while not stop.is_set() and anyio.current_time() < deadline:
             await anyio.sleep(TICK)
+        self._late = not stop.is_set()
         calling.cancel()
         await anyio.sleep(self._courtesy)
         whole.cancel()

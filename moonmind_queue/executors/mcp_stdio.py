@@ -77,8 +77,11 @@ class StdioPeer:
                 finally:
                     group.cancel_scope.cancel()
 
-    def end(self, stop: threading.Event) -> None:
-        """Let the server end as the protocol has it, then kill whatever is left."""
+    def end(self, stop: threading.Event, *, hurry: bool) -> None:
+        """Let the server end as the protocol has it, then kill whatever is left.
+
+        In a ``hurry`` it is told to end at once; when ``stop`` is set, too.
+        """
         died = self._hung_up or sessions.exited(self._process)
         self._errors.end()
         ended = process.attend(
@@ -86,7 +89,7 @@ class StdioPeer:
             stdout=lambda _: None,
             stderr=self._log.stderr,
             stop=stop,
-            timeout=PATIENCE,
+            timeout=0 if hurry else PATIENCE,
             interrupt=signal.SIGTERM,
             grace=GRACE,
             markers=lambda: [self._mark],
@@ -95,8 +98,9 @@ class StdioPeer:
         if died and ended.end is process.End.EXITED:
             status = ended.returncode
             how = f"exit status {status}" if status >= 0 else signal.Signals(-status).name
-            said = f": {self._log.complaint}" if self._log.complaint else ""
-            self._trouble = Retry(f"server {self._server.name!r} ended with {how}{said}")
+            said = self._log.complaint
+            text = f"server {self._server.name!r} ended with {how}"
+            self._trouble = Retry(f"{text}: {said}" if said else text)
 
     def trouble(self) -> Outcome | None:
         """Return how the server broke the connection, if it did; known after :meth:`end`."""

@@ -100,13 +100,11 @@ class Bench:
     )
     limit: int = LIMIT
 
-    def executor(self, *, timeout: float = 60) -> McpCall:
+    def executor(self) -> McpCall:
         """Write the file and return the executor."""
         path = self.folder / "mcp.json"
         path.write_text(json.dumps({"mcpServers": self.servers}))
-        return McpCall(
-            path, environ=self.environ, run_timeout=timeout, artifact_max_bytes=self.limit
-        )
+        return McpCall(path, environ=self.environ, run_timeout=60, artifact_max_bytes=self.limit)
 
     def call(
         self,
@@ -115,13 +113,12 @@ class Bench:
         *,
         server: str = "box",
         context: Recorder | None = None,
-        timeout: float = 60,
         **more: Any,
     ) -> Ended:
         """Run a job to its end."""
         payload = {"server": server, "tool": tool, "arguments": dict(arguments or {}), **more}
         context = context or Recorder()
-        executor = self.executor(timeout=timeout)
+        executor = self.executor()
         begin = time.monotonic()
         try:
             result, outcome = executor.run(make_job(payload), context), None

@@ -146,10 +146,10 @@ async def chatter(count: int, context: Context) -> str:
 
 
 @plain
-def stubborn() -> str:
-    """Ignore every request to end."""
+async def stubborn() -> str:
+    """Ignore every request to end, and say who does."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    os.write(WIRE, b"I stay\n")
+    os.write(WIRE, b"I stay, %d\n" % os.getpid())
     time.sleep(600)
     return "done"
 
@@ -213,6 +213,13 @@ async def refuse(request: Request) -> Response:
 async def endless(_: Request) -> Response:
     """Answer with a body that is too long."""
     return Response("[" + " " * 3_000_000 + "]", media_type="application/json")
+
+
+@box.custom_route("/garbage", methods=["POST"])
+async def garbage(request: Request) -> Response:
+    """Answer with what is no message, and repeat a secret."""
+    text = f'{{"jsonrpc": "2.0", "id": 1, "oops": "{request.query_params["key"]}"}}'
+    return Response(text, media_type="application/json")
 
 
 def main() -> None:

@@ -1,14 +1,17 @@
 """The file of MCP servers: what stands in it is understood, or refused by its place."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from moonmind_queue.errors import SettingsError
+from moonmind_queue.executors.mcp_call import McpCall
 from moonmind_queue.executors.mcp_config import HttpServer, McpConfig, StdioServer
 
+ROOT = Path(__file__).parents[2]
 ENVIRON = {
     "TOKEN": "t0ken-0123456789",
     "EMPTY": "",
@@ -231,3 +234,20 @@ def test_nothing_shows_a_secret_by_accident(tmp_path: Path) -> None:
         b={"url": "https://h/?key=s3cret", "headers": {"K": "s3cret"}},
     )
     assert "s3cret" not in repr([config.server(name, {}) for name in config.names])
+
+
+def test_the_guide_is_true(tmp_path: Path) -> None:
+    """The file and the payload that docs/mcp.md shows are accepted; its table names every key."""
+    text = (ROOT / "docs" / "mcp.md").read_text()
+    file, payload = map(json.loads, re.findall(r"^```json\n(.*?)^```$", text, re.M | re.S))
+
+    config = write(tmp_path, **file["mcpServers"])
+    assert [config.server(name, {"ISSUES_TOKEN": "x"}).name for name in config.names] == [
+        "files", "issues", "time",
+    ]  # fmt: skip
+    assert payload["tool"] in (config.tools(payload["server"]) or [])
+    assert McpCall.validate(payload) == payload
+
+    known = refusal(tmp_path, command="x", nonsense=1).partition("there are ")[2].split(", ")
+    section = text.partition("### The file")[2].partition("### What you get")[0]
+    assert set(known) == set(re.findall(r"`(\w+)`", section)) & set(known)
