@@ -105,11 +105,9 @@ class Call:
             return self._answer
         if stop.is_set():
             raise Stopped(f"stopped while {self._doing}")
-        raise (
-            self._outcome(problem, peer)
-            if problem
-            else Retry(f"exceeded {seconds:g} s while {self._doing}")
-        )
+        if problem is None or self._late:
+            raise Retry(f"exceeded {seconds:g} s while {self._doing}")
+        raise self._outcome(problem, peer)
 
     # --- in the event loop -----------------------------------------------------------------
 

@@ -97,7 +97,7 @@ class StdioPeer:
         )
         if died and ended.end is process.End.EXITED:
             status = ended.returncode
-            how = f"exit status {status}" if status >= 0 else signal.Signals(-status).name
+            how = f"exit status {status}" if status >= 0 else f"signal {-status}"
             said = self._log.complaint
             text = f"server {self._server.name!r} ended with {how}"
             self._trouble = Retry(f"{text}: {said}" if said else text)
