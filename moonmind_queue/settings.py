@@ -169,6 +169,10 @@ class Settings(DatabaseSettings):
     """All files in the job's directory together."""
     shell_processes: int = Field(512, ge=1, alias="MOONMIND_SHELL_PROCESSES")
     """Processes and threads at the same time."""
+    mcp_config: Annotated[Path, AfterValidator(_absolute)] | None = Field(
+        None, alias="MOONMIND_MCP_CONFIG"
+    )
+    """The file that lists the MCP servers whose tools jobs may call."""
 
     @field_validator("worker_capabilities", mode="before")
     @classmethod

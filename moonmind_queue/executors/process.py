@@ -132,15 +132,42 @@ def run(
     environment is killed too, which reaches children that made sessions of their own.
     """
     feed = subprocess.DEVNULL if stdin is None else subprocess.PIPE
-    program = (launch or _Plain)(argv, cwd, env, feed)
+    return attend(
+        (launch or Plain)(argv, cwd, env, feed),
+        stdout=lines(stdout, line_limit, most),
+        stderr=lines(stderr, line_limit, most),
+        stdin=stdin,
+        stop=stop,
+        timeout=timeout,
+        interrupt=interrupt,
+        markers=markers,
+    )
+
+
+def attend(
+    program: Program,
+    *,
+    stdout: Lines,
+    stderr: Lines,
+    stdin: bytes | None = None,
+    stop: threading.Event | None = None,
+    timeout: float | None = None,
+    interrupt: signal.Signals = signal.SIGINT,
+    grace: float = GRACE,
+    markers: Markers = tuple,
+) -> Ended:
+    """See a program that is under way to its end, as :func:`run` does.
+
+    Its stdin is closed after the last byte of ``stdin``. ``grace`` is how many seconds it has
+    between ``interrupt`` and SIGKILL.
+    """
     process = program.process
-    out, err = (lines(sink, line_limit, most) for sink in (stdout, stderr))
-    pipes = _Pipes(process, stdin or b"", out, err)
+    pipes = _Pipes(process, stdin or b"", stdout, stderr)
     try:
         end = _watch(process, pipes, stop, timeout)
         if end is not End.EXITED:
             program.interrupt(interrupt)
-            _watch(process, pipes, None, GRACE)
+            _watch(process, pipes, None, grace)
         program.kill(markers)
         pipes.drain()
     finally:
@@ -149,8 +176,8 @@ def run(
     return program.ended(end)
 
 
-class _Plain:
-    """A program that the launcher turns into."""
+class Plain:
+    """A program that the launcher turns into; its pipes are the caller's until it is attended."""
 
     def __init__(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str], stdin: int) -> None:
         report, its_end = os.pipe()
