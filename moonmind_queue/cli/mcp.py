@@ -64,7 +64,7 @@ def mcp(name: str, home: Path | None, http: bool, port: int, token_env: str | No
     try:
         from moonmind_queue.mcp import profiles, server
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("mcp", "mcp_types"):
+        if (error.name or "").startswith("moonmind_queue"):
             raise
         raise click.ClickException(
             "MCP servers need the extra mcp: pip install 'moonmind-queue[mcp]'"

@@ -60,7 +60,7 @@ def error_code(error: Exception) -> ErrorCode:
 class Jobs:
     """Jobs, over a connection of its own for each call.
 
-    ``lease`` is how long a job is held when nobody says so, ``limit`` bytes has an artifact at most.
+    A job is held for ``lease`` when nobody says how long; an artifact has at most ``limit`` bytes.
     """
 
     def __init__(self, lend: Lend, *, lease: timedelta, limit: int) -> None:

@@ -9,7 +9,7 @@ from moonmind_queue.mcp.leases import LONGEST_LEASE
 from moonmind_queue.mcp.tools import Arguments
 from moonmind_queue.model import JobState
 
-LARGEST_ID = 2**63 - 1
+LARGEST_ID = 2**53 - 1  # up to here every reader of JSON can count
 LARGEST_INTEGER = 2**31 - 1
 A_YEAR = timedelta(days=365).total_seconds()
 

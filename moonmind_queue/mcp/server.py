@@ -2,7 +2,6 @@
 
 import signal
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 import anyio
@@ -20,6 +19,7 @@ from mcp_types import (
 )
 from mcp_types import Tool as ListedTool
 
+from moonmind_queue import __version__
 from moonmind_queue.mcp.tools import Answer, Profile, Tool
 
 AT_ONCE = 16  # calls, each with a connection to the database
@@ -62,7 +62,7 @@ def build(profile: Profile) -> "Server[Any]":
 
     return Server(
         f"moonmind-{profile.name}",
-        version=version("moonmind-queue"),
+        version=__version__,
         instructions=profile.instructions,
         get_tool_input_schema=schemas.get,
         on_list_tools=list_tools,

@@ -37,7 +37,7 @@ where job.state = 'queued' and job.run_at <= moonmind_queue._now()
       where bound.running >= bound.max_running
         and (bound.scope, bound.name) in (('agent', job.agent), ('kind', job.kind))
   )
-order by job.priority desc, job.run_at, job.id
+order by moonmind_queue._rank(job.priority, job.run_at), job.id
 limit %(limit)s
 """
 WHY = """

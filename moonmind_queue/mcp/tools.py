@@ -199,7 +199,7 @@ def _simple(node: Any, known: Mapping[str, Any]) -> Any:
         node = target | {name: value for name, value in node.items() if name != "$ref"}
     choices = [each for each in node.get("anyOf", ()) if each != {"type": "null"}]
     if len(choices) == 1:
-        node = {name: value for name, value in node.items() if name != "anyOf"} | choices[0]
+        node = choices[0] | {name: value for name, value in node.items() if name != "anyOf"}
     simple = {}
     for name, value in node.items():
         if name == "properties":
