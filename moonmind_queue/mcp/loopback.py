@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from moonmind_queue._daemon import stop_on_signals
 from moonmind_queue.errors import SettingsError
-from moonmind_queue.mcp.server import build
+from moonmind_queue.mcp.server import build, listen_to_sdk
 from moonmind_queue.mcp.tools import Profile
 
 HOST = "127.0.0.1"
@@ -31,6 +31,7 @@ def serve(profile: Profile, port: int, token: str, ready: Callable[[str], None])
 
     Port 0 is any that is free. Raises ``SettingsError`` when the port is not to be had.
     """
+    listen_to_sdk()
     listener = _listen(port)
     port = listener.getsockname()[1]
     # Each request stands for itself: no session is lost when the server is started anew.

@@ -1,5 +1,6 @@
 """Gives a profile's tools to MCP clients, with the official SDK."""
 
+import logging
 import signal
 from functools import partial
 from typing import Any
@@ -29,6 +30,7 @@ log = structlog.get_logger()
 
 def serve(profile: Profile) -> None:
     """Serve one client over standard input and output, until it closes them."""
+    listen_to_sdk()
     # What waits for input in a thread does not hear Ctrl-C; nothing is lost when it ends at once.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     log.info("mcp.serving", profile=profile.name, over="stdio")
@@ -41,6 +43,20 @@ def serve(profile: Profile) -> None:
 async def _over_stdio(server: "Server[Any]") -> None:
     async with stdio_server() as (read, write):
         await server.run(read, write, server.create_initialization_options())
+
+
+def listen_to_sdk() -> None:
+    """Bring what the SDK and its web server complain of into our log."""
+    logging.basicConfig(level=logging.WARNING, handlers=[_Complaints()])
+
+
+class _Complaints(logging.Handler):
+    """Writes a line each, without the traceback: values of a call may stand in it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        kind = record.exc_info[0] if record.exc_info else None
+        error = kind.__name__ if kind else None
+        log.warning("mcp.sdk", by=record.name, told=record.getMessage()[:200], error=error)
 
 
 def build(profile: Profile) -> "Server[Any]":

@@ -105,7 +105,7 @@ class Profile:
             answer = _answer(self._tool(name).call(arguments))
         except Exception as error:
             refused = self._refusal(name, error)
-            outcome, message = refused.code, self.redact(_storable(str(refused)))
+            outcome, message = str(refused.code), self.redact(_storable(str(refused)))
             answer = _answer({"ok": False, "code": outcome, "message": message}, refused=True)
         spent = round(1000 * (time.monotonic() - began))
         log.info("mcp.called", tool=name[:100], outcome=outcome, ms=spent, **_told(arguments))
