@@ -65,23 +65,43 @@ DatabaseUrl = Annotated[str, AfterValidator(_libpq)]
 ListenUrl = Annotated[str, AfterValidator(_libpq_or_none)]
 
 
-class DatabaseSettings(BaseSettings):
-    """What every command needs; the field's alias is the environment variable."""
+class _Environment(BaseSettings):
+    """Variables of the environment; the field's alias names the variable."""
 
     model_config = SettingsConfigDict(
         env_ignore_empty=True, frozen=True, extra="ignore", hide_input_in_errors=True
     )
 
-    database_url: DatabaseUrl = Field(alias="DATABASE_URL", repr=False)
-    """Any libpq URL or DSN; several hosts are allowed."""
-
     @classmethod
     def load(cls) -> Self:
         """Read the environment; raises ``SettingsError`` that names each variable at fault."""
         try:
-            return cls()  # type: ignore[call-arg]  # the fields come from the environment
+            return cls()
         except ValidationError as error:
             raise SettingsError("; ".join(_fault(each) for each in error.errors())) from None
+
+
+class DatabaseSettings(_Environment):
+    """What every command needs."""
+
+    database_url: DatabaseUrl = Field(alias="DATABASE_URL", repr=False)
+    """Any libpq URL or DSN; several hosts are allowed."""
+
+
+class FileSettings(_Environment):
+    """What is needed where files are served and no database is."""
+
+    artifact_max_bytes: int = Field(
+        10 * 1024 * 1024,
+        ge=1,
+        validation_alias=AliasChoices(
+            "MOONMIND_ARTIFACT_MAX_BYTES", "AGENT_JOB_ARTIFACT_MAX_BYTES"
+        ),
+    )
+    agentmux_home: Annotated[Path, AfterValidator(_absolute)] = Field(
+        Path(), alias="MOONMIND_AGENTMUX_HOME", validate_default=True
+    )
+    """Where ``state/`` and ``artifacts/`` of Agentmux are; by default the working directory."""
 
 
 class ShellProgram(BaseModel):
@@ -99,7 +119,7 @@ class ShellProgram(BaseModel):
     more: Pattern | None = None
 
 
-class Settings(DatabaseSettings):
+class Settings(FileSettings, DatabaseSettings):
     """The settings of a worker."""
 
     listen_database_url: ListenUrl | None = Field(
@@ -117,13 +137,6 @@ class Settings(DatabaseSettings):
     reclaim_seconds: int = Field(5, ge=1, alias="MOONMIND_RECLAIM_SECONDS")
     workdir: Annotated[Path, AfterValidator(_absolute)] = Field(
         Path("var/worker"), alias="MOONMIND_WORKDIR", validate_default=True
-    )
-    artifact_max_bytes: int = Field(
-        10 * 1024 * 1024,
-        ge=1,
-        validation_alias=AliasChoices(
-            "MOONMIND_ARTIFACT_MAX_BYTES", "AGENT_JOB_ARTIFACT_MAX_BYTES"
-        ),
     )
     live_log_events_enabled: bool = Field(True, alias="MOONMIND_LIVE_LOG_EVENTS_ENABLED")
     """Whether what jobs print can be read while they run."""
@@ -146,10 +159,6 @@ class Settings(DatabaseSettings):
         ),
     )
     codex_sandbox_mode: SandboxMode = Field("workspace-write", alias="MOONMIND_CODEX_SANDBOX_MODE")
-    agentmux_home: Annotated[Path, AfterValidator(_absolute)] = Field(
-        Path(), alias="MOONMIND_AGENTMUX_HOME", validate_default=True
-    )
-    """Where ``state/`` and ``artifacts/`` of Agentmux are; by default the working directory."""
     agentmux_lease_seconds: int = Field(600, ge=1, alias="MOONMIND_AGENTMUX_LEASE_SECONDS")
     agentmux_renew_seconds: int = Field(60, ge=1, alias="MOONMIND_AGENTMUX_RENEW_SECONDS")
     stale_seconds: int = Field(120, ge=1, alias="MOONMIND_STALE_SECONDS")
