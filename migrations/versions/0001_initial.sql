@@ -342,12 +342,14 @@ comment on column moonmind_queue.worker.role is 'The role that it logged in as; 
 -- Unlogged: after a crash no worker sleeps, for all have lost their connections.
 create unlogged table moonmind_queue.sleeper (
     agent     text   not null,
-    worker_id bigint not null,
-    primary key (agent, worker_id)
+    worker_id bigint not null
 );
 
+-- Not unique: falling asleep anew would wait for the producer that is waking the old row.
+create index sleeper_agent_idx on moonmind_queue.sleeper (agent, worker_id);
+
 comment on table moonmind_queue.sleeper
-is 'Who waits for a notification for an agent (*: for any). Nobody else is notified.';
+is 'Who waits for a notification for an agent (*: for any). Nobody else is notified, and each once.';
 
 create table moonmind_queue.backoff (
     kind   text     primary key,
@@ -2687,12 +2689,15 @@ $$;
 comment on function moonmind_queue._retry(moonmind_queue.job, timestamptz) is 'Let an ended or blocked job run again.';
 -- <<<
 -- >>> sql/_ring.sql
--- _ring(agents) → void; notifies whoever sleeps for one of these agents.
+-- _ring(agents) → void; wakes whoever sleeps for one of these agents.
 --
 -- Contract
+--   * Who was notified sleeps no longer: only the first producer after a doze() pays for a notification.
 --   * No wake-up is lost: whoever falls asleep while we look is told by next_due() to look again
 --     until every transaction that was under way then has ended, ours among them. A transaction
 --     with one snapshot for all its statements may not see who sleeps, and always notifies.
+--   * Waits for nobody: a sleeper whom an open transaction wakes is notified by us as well, for
+--     that one may roll back.
 -- Notifies  moonmind_queue, once per agent; PostgreSQL folds equal ones of a transaction.
 create or replace function moonmind_queue._ring(p_agents text[])
 returns void
@@ -2702,11 +2707,22 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set jit = off
 as $$
+declare
+    v_rung bigint;  -- a data-modifying WITH has to stand at the top, where PERFORM cannot
 begin
-    perform pg_notify('moonmind_queue', to_wake.agent)
-    from unnest(p_agents) as to_wake (agent)
-    where current_setting('transaction_isolation') <> 'read committed'
-       or exists (select from sleeper where sleeper.agent in (to_wake.agent, '*'));
+    if current_setting('transaction_isolation') <> 'read committed' then
+        perform pg_notify('moonmind_queue', agent) from unnest(p_agents) as to_wake (agent);
+    elsif exists (select from sleeper where agent = any(p_agents || '*'::text)) then
+        with awake as (
+            delete from sleeper
+            where ctid = any (array(
+                select ctid from sleeper where agent = any(p_agents || '*'::text) for update skip locked
+            ))
+        )
+        select count(pg_notify('moonmind_queue', to_wake.agent)) into v_rung
+        from unnest(p_agents) as to_wake (agent)
+        where exists (select from sleeper where sleeper.agent in (to_wake.agent, '*'));
+    end if;
 end;
 $$;
 
@@ -3896,12 +3912,13 @@ $$;
 comment on function moonmind_queue.defer_schedule(text, integer, text) is 'Let a schedule rest that cannot be run.';
 -- <<<
 -- >>> sql/doze.sql
--- doze(worker, asleep) → void; the worker process waits for notifications from now on, or no longer does.
+-- doze(worker, asleep) → void; the worker process waits for a notification from now on, or no longer does.
 --
 -- Contract
 --   * Commit before you wait, and call next_due() after that: it says whether work came meanwhile.
---   * Only workers that doze are notified, and only of agents that they serve.
---   * Costs no flush: after a crash nobody sleeps.
+--   * Only workers that doze are notified, only of agents that they serve, and once: who was
+--     notified and finds nothing to do calls doze() again.
+--   * Waits for nobody, and costs no flush: after a crash nobody sleeps.
 -- Errors    22023 a process that is not registered; MQ004 a worker that the login's policy does not list.
 create or replace function moonmind_queue.doze(p_worker_id bigint, p_asleep boolean default true)
 returns void
@@ -3912,24 +3929,26 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set jit = off
 as $$
+declare
+    v_agents text[];
 begin
     perform _check_worker(worker, _policy()) from worker where id = p_worker_id;
+    select coalesce(agents, '{*}') into v_agents from worker where id = p_worker_id;
+    if not found and p_asleep then
+        raise exception 'worker process % is not registered', p_worker_id using errcode = 'invalid_parameter_value';
+    end if;
+    -- What a producer is waking at this moment is gone when it commits, or a wake-up too many.
+    delete from sleeper
+    where ctid = any (array(
+        select ctid from sleeper where agent = any (v_agents) and worker_id = p_worker_id for update skip locked
+    ));
     if p_asleep then
-        insert into sleeper (agent, worker_id)
-        select unnest(coalesce(agents, '{*}')), id from worker where id = p_worker_id
-        on conflict do nothing;
-        if not exists (select from worker where id = p_worker_id) then
-            raise exception 'worker process % is not registered', p_worker_id using errcode = 'invalid_parameter_value';
-        end if;
-    else
-        delete from sleeper
-        where worker_id = p_worker_id
-          and agent = any (array(select unnest(coalesce(agents, '{*}')) from worker where id = p_worker_id));
+        insert into sleeper (agent, worker_id) select unnest(v_agents), p_worker_id;
     end if;
 end;
 $$;
 
-comment on function moonmind_queue.doze(bigint, boolean) is 'Say that a worker waits for notifications.';
+comment on function moonmind_queue.doze(bigint, boolean) is 'Say that a worker waits for a notification.';
 -- <<<
 -- >>> sql/drop_policy.sql
 -- drop_policy(role) → whether there was one; the role may do all that the roles it is in may.
@@ -4347,10 +4366,14 @@ begin
     ),
     gone_sleeper as (
         delete from sleeper
-        where not exists (
-            select from worker
-            where id = worker_id and stopped_at is null and seen_at >= v_now - interval '1 hour'
-        )
+        where ctid = any (array(
+            select ctid from sleeper
+            where not exists (
+                select from worker
+                where id = worker_id and stopped_at is null and seen_at >= v_now - interval '1 hour'
+            )
+            for update skip locked
+        ))
         returning worker_id
     ),
     gone_pause as (
