@@ -1,6 +1,6 @@
 """The command: which works, which contestants, how often.
 
-make bench                                everything, about two hours
+make bench                                everything, about a hundred minutes
 make bench WORK=W2-1,W3 PEER=pgqueuer     one cell
 make bench-quick                          a developer's look, under three minutes
 """

@@ -115,6 +115,15 @@ class Crew:
         threads, mean = self._slots - at_long_jobs, self._seconds / max(self._number, 1)
         return min(int(threads * AHEAD / max(mean, 1e-6)), MOST) if self._number else 0
 
+    def _remember(self, took: float) -> None:
+        """Learn how long jobs take; a long one makes forget the short ones before it."""
+        if took > AHEAD:
+            self._number, self._seconds = 0, 0.0
+        elif self._number >= MEMORY:
+            self._number, self._seconds = self._number // 2, self._seconds / 2
+        self._number += 1
+        self._seconds += took
+
     def _work(self) -> None:
         this = threading.get_ident()
         while attempt := self._waiting.get():
@@ -126,10 +135,7 @@ class Crew:
             del self._running[this]
             with self._lock:
                 self._open -= 1
-                self._number += 1
-                self._seconds += took
-                if self._number > MEMORY:
-                    self._number, self._seconds = self._number // 2, self._seconds / 2
+                self._remember(took)
             self._ended(attempt, ending)
             if self._open < self._slots + self._ahead - self._ahead // 2:
                 self._hungry()

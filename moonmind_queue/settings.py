@@ -5,12 +5,22 @@ as unset, so an empty alias never hides a filled one; a bad value is refused by 
 variable and without echoing secrets.
 """
 
+import json
+import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, AliasChoices, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from moonmind_queue.errors import SettingsError
@@ -32,30 +42,84 @@ def _libpq_or_none(url: str) -> str:
     return "none" if url.strip().lower() == "none" else _libpq(url)
 
 
+def _program(value: str) -> str:
+    """Accept a bare name, or an absolute path in the one spelling that it is compared by."""
+    parts = value.split("/")
+    absolute = len(parts) > 1 and parts[0] == "" and not {"", ".", ".."}.intersection(parts[1:])
+    bare = len(parts) == 1 and value not in ("", ".", "..") and not value.startswith("-")
+    if not (absolute or bare) or not value.isprintable() or value != value.strip():
+        raise ValueError("must be a program's name, or its absolute path without '.', '..' or '//'")
+    return value
+
+
+def _pattern(value: str) -> str:
+    try:
+        re.compile(value, re.ASCII)
+    except re.error as error:
+        raise ValueError(f"is not a regular expression: {error}") from None
+    return value
+
+
+Pattern = Annotated[str, AfterValidator(_pattern)]
 DatabaseUrl = Annotated[str, AfterValidator(_libpq)]
 ListenUrl = Annotated[str, AfterValidator(_libpq_or_none)]
 
 
-class DatabaseSettings(BaseSettings):
-    """What every command needs; the field's alias is the environment variable."""
+class _Environment(BaseSettings):
+    """Variables of the environment; the field's alias names the variable."""
 
     model_config = SettingsConfigDict(
         env_ignore_empty=True, frozen=True, extra="ignore", hide_input_in_errors=True
     )
 
-    database_url: DatabaseUrl = Field(alias="DATABASE_URL", repr=False)
-    """Any libpq URL or DSN; several hosts are allowed."""
-
     @classmethod
     def load(cls) -> Self:
         """Read the environment; raises ``SettingsError`` that names each variable at fault."""
         try:
-            return cls()  # type: ignore[call-arg]  # the fields come from the environment
+            return cls()
         except ValidationError as error:
             raise SettingsError("; ".join(_fault(each) for each in error.errors())) from None
 
 
-class Settings(DatabaseSettings):
+class DatabaseSettings(_Environment):
+    """What every command needs."""
+
+    database_url: DatabaseUrl = Field(alias="DATABASE_URL", repr=False)
+    """Any libpq URL or DSN; several hosts are allowed."""
+
+
+class FileSettings(_Environment):
+    """What is needed where files are served and no database is."""
+
+    artifact_max_bytes: int = Field(
+        10 * 1024 * 1024,
+        ge=1,
+        validation_alias=AliasChoices(
+            "MOONMIND_ARTIFACT_MAX_BYTES", "AGENT_JOB_ARTIFACT_MAX_BYTES"
+        ),
+    )
+    agentmux_home: Annotated[Path, AfterValidator(_absolute)] = Field(
+        Path(), alias="MOONMIND_AGENTMUX_HOME", validate_default=True
+    )
+    """Where ``state/`` and ``artifacts/`` of Agentmux are; by default the working directory."""
+
+
+class ShellProgram(BaseModel):
+    """A program that jobs of kind ``shell`` may run: one entry of ``MOONMIND_SHELL_ALLOW``.
+
+    Without ``args`` and ``more`` it takes any arguments. Otherwise the first ones have to match
+    ``args`` one by one, all of them present, and each further one ``more``; without ``more`` there
+    may be none. A pattern has to match the whole argument.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    program: Annotated[str, AfterValidator(_program)]
+    args: tuple[Pattern, ...] | None = None
+    more: Pattern | None = None
+
+
+class Settings(FileSettings, DatabaseSettings):
     """The settings of a worker."""
 
     listen_database_url: ListenUrl | None = Field(
@@ -73,13 +137,6 @@ class Settings(DatabaseSettings):
     reclaim_seconds: int = Field(5, ge=1, alias="MOONMIND_RECLAIM_SECONDS")
     workdir: Annotated[Path, AfterValidator(_absolute)] = Field(
         Path("var/worker"), alias="MOONMIND_WORKDIR", validate_default=True
-    )
-    artifact_max_bytes: int = Field(
-        10 * 1024 * 1024,
-        ge=1,
-        validation_alias=AliasChoices(
-            "MOONMIND_ARTIFACT_MAX_BYTES", "AGENT_JOB_ARTIFACT_MAX_BYTES"
-        ),
     )
     live_log_events_enabled: bool = Field(True, alias="MOONMIND_LIVE_LOG_EVENTS_ENABLED")
     """Whether what jobs print can be read while they run."""
@@ -105,15 +162,29 @@ class Settings(DatabaseSettings):
     git_user_name: str = Field("moonmind-queue", alias="MOONMIND_GIT_USER_NAME")
     """Who the author of published commits is."""
     git_user_email: str = Field("moonmind-queue@localhost", alias="MOONMIND_GIT_USER_EMAIL")
-    agentmux_home: Annotated[Path, AfterValidator(_absolute)] = Field(
-        Path(), alias="MOONMIND_AGENTMUX_HOME", validate_default=True
-    )
-    """Where ``state/`` and ``artifacts/`` of Agentmux are; by default the working directory."""
     agentmux_lease_seconds: int = Field(600, ge=1, alias="MOONMIND_AGENTMUX_LEASE_SECONDS")
     agentmux_renew_seconds: int = Field(60, ge=1, alias="MOONMIND_AGENTMUX_RENEW_SECONDS")
     stale_seconds: int = Field(120, ge=1, alias="MOONMIND_STALE_SECONDS")
     """After so long without a heartbeat an agent counts as stale in ``agentmux status``."""
     noop_seconds: float = Field(2.0, ge=0, alias="MOONMIND_NOOP_SECONDS")
+    shell_allow: Annotated[tuple[ShellProgram, ...], NoDecode] = Field(
+        (), alias="MOONMIND_SHELL_ALLOW"
+    )
+    """A JSON list; an entry that is only a name or a path stands for a program with any arguments.
+    """
+    # What one shell job may use, all its processes together; more ends it.
+    shell_memory_mb: int = Field(4096, ge=16, alias="MOONMIND_SHELL_MEMORY_MB")
+    shell_cpu_seconds: int = Field(14400, ge=1, alias="MOONMIND_SHELL_CPU_SECONDS")
+    shell_file_mb: int = Field(1024, ge=1, alias="MOONMIND_SHELL_FILE_MB")
+    """The size of one file; also of what is printed to stdout, and to stderr."""
+    shell_directory_mb: int = Field(4096, ge=1, alias="MOONMIND_SHELL_DIRECTORY_MB")
+    """All files in the job's directory together."""
+    shell_processes: int = Field(512, ge=1, alias="MOONMIND_SHELL_PROCESSES")
+    """Processes and threads at the same time."""
+    mcp_config: Annotated[Path, AfterValidator(_absolute)] | None = Field(
+        None, alias="MOONMIND_MCP_CONFIG"
+    )
+    """The file that lists the MCP servers whose tools jobs may call."""
 
     @field_validator("worker_capabilities", mode="before")
     @classmethod
@@ -121,6 +192,18 @@ class Settings(DatabaseSettings):
         if isinstance(value, str):
             return tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
         return value
+
+    @field_validator("shell_allow", mode="before")
+    @classmethod
+    def _list(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except ValueError as error:
+                raise ValueError(f'must be a JSON list such as ["git"]: {error}') from None
+        if not isinstance(value, list | tuple):
+            raise ValueError('must be a JSON list such as ["git"]')  # noqa: TRY004 - for pydantic
+        return [{"program": each} if isinstance(each, str) else each for each in value]
 
     @field_validator("worker_id", mode="before")
     @classmethod
@@ -130,15 +213,24 @@ class Settings(DatabaseSettings):
         return value
 
 
+_REASONS = {
+    "missing": "is missing",
+    "extra_forbidden": "is not known; there are program, args and more",
+    "model_type": "must be the name of a program, or an object",
+}
+
+
 def _fault(error: Any) -> str:
     """Say which variable is wrong and why; never its value, which may be a secret."""
-    variable = str(error["loc"][0])
-    if error["type"] == "missing":
+    variable, *where = error["loc"]
+    place = "".join(f"[{each}]" if isinstance(each, int) else f".{each}" for each in where)
+    if error["type"] == "missing" and not where:
         hint = (
             " (for example postgresql://user@host/database)" if variable == "DATABASE_URL" else ""
         )
         return f"{variable} is not set{hint}"
-    return f"{variable}: {error['msg'][:1].lower()}{error['msg'][1:]}"
+    reason = _REASONS.get(error["type"]) or error["msg"].removeprefix("Value error, ")
+    return f"{variable}{place}: {reason[:1].lower()}{reason[1:]}"
 
 
 def describe(environment: Mapping[str, str]) -> list[dict[str, Any]]:

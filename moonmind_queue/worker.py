@@ -107,8 +107,8 @@ class Worker:
         self._due = True  # whether the database said that something is due
         self._look = threading.Event()  # whether there may be something to claim
         self._look.set()
-        self._asleep = False  # whether the database knows that we wait to be notified, and
-        self._horizon: int | None = None  # until when others may not have seen that
+        self._asleep = False  # whether the database is to notify us, and
+        self._horizon: int | None = None  # until when others may not know that
         self._nap = NAP
         self._caretaker = Caretaker(dsn)
         self._keeper = Keeper(
@@ -216,7 +216,7 @@ class Worker:
         if not room:
             wait = max(self._next_reclaim - time.monotonic(), 0.001)
             return min(wait, OVERDUE) if self._crew.waiting else wait
-        self._doze(queue, asleep=True)
+        self._doze(queue)
         due, self._horizon = queue.next_due(
             self._agents, self._kinds, self._capabilities, self._horizon
         )
@@ -233,16 +233,18 @@ class Worker:
             wait, self._nap = min(wait, self._nap), self._nap * 2
         return wait
 
-    def _doze(self, queue: Queue, *, asleep: bool) -> None:
-        """Let the database know whether to notify us, where that has changed."""
+    def _doze(self, queue: Queue) -> None:
+        """Have the database notify us, unless it is going to."""
         worker_id = self._keeper.worker_id
-        if asleep == self._asleep or worker_id is None or (asleep and not self._listener.listening):
+        if self._asleep or worker_id is None or not self._listener.listening:
             return
+        self._asleep = True  # first: the notification may come before the answer
         try:
-            queue.doze(worker_id, asleep)
+            queue.doze(worker_id)
         except InvalidArgument:  # forgotten: the keeper signs on anew
+            self._asleep = False
             return
-        self._asleep, self._horizon, self._nap = asleep, 0 if asleep else None, NAP
+        self._horizon, self._nap = 0, NAP
 
     def _heard_nothing(self) -> None:
         """Begin anew: what the database knew of us and what it said may be lost."""
@@ -256,6 +258,7 @@ class Worker:
         self._wake.wait(seconds if self._stop_at is None else min(seconds, 0.5))
 
     def _notified(self) -> None:
+        self._asleep = False  # one notification is all that a doze brings
         self._look.set()
         self._wake.set()
 
@@ -277,8 +280,7 @@ class Worker:
         if jobs:
             self._start(jobs, before, started=prompt, more=len(jobs) >= room)
             self._poll.reset()
-        if len(jobs) >= self._slots:
-            self._doze(queue, asleep=False)  # or every producer would notify a worker that works
+        if len(jobs) >= min(room, self._slots):
             self._look.set()
         self._claimed += len(jobs)
         return len(jobs)

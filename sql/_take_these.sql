@@ -15,6 +15,7 @@ language plpgsql
 set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 as $$
 declare
     v_job   job;

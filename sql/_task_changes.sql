@@ -14,8 +14,8 @@ begin
     with given as materialized (
         select wanted, rec.*, array(
             select distinct needed.id
-            from jsonb_array_elements_text(wanted -> 'after') as name
-            join job as needed on needed.key = name
+            from jsonb_array_elements_text(wanted -> 'after') as after (task)
+            join job as needed on needed.key = after.task
             order by needed.id
         ) as needs
         from jsonb_array_elements(p_jobs) as wanted

@@ -49,10 +49,14 @@ begin
     ),
     gone_sleeper as (
         delete from sleeper
-        where not exists (
-            select from worker
-            where id = worker_id and stopped_at is null and seen_at >= v_now - interval '1 hour'
-        )
+        where ctid = any (array(
+            select ctid from sleeper
+            where not exists (
+                select from worker
+                where id = worker_id and stopped_at is null and seen_at >= v_now - interval '1 hour'
+            )
+            for update skip locked
+        ))
         returning worker_id
     ),
     gone_pause as (

@@ -341,12 +341,14 @@ comment on column moonmind_queue.worker.role is 'The role that it logged in as; 
 -- Unlogged: after a crash no worker sleeps, for all have lost their connections.
 create unlogged table moonmind_queue.sleeper (
     agent     text   not null,
-    worker_id bigint not null,
-    primary key (agent, worker_id)
+    worker_id bigint not null
 );
 
+-- Not unique: falling asleep anew would wait for the producer that is waking the old row.
+create index sleeper_agent_idx on moonmind_queue.sleeper (agent, worker_id);
+
 comment on table moonmind_queue.sleeper
-is 'Who waits for a notification for an agent (*: for any). Nobody else is notified.';
+is 'Who waits for a notification for an agent (*: for any). Nobody else is notified, and each once.';
 
 create table moonmind_queue.backoff (
     kind   text     primary key,

@@ -38,7 +38,12 @@ def seen(arguments: list[str], environment: dict[str, str]) -> str:
     terminal, inside = pty.openpty()
     fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
     with subprocess.Popen(
-        [AGENTMUX, *arguments], env=environment, stdin=inside, stdout=inside, stderr=inside
+        [AGENTMUX, *arguments],
+        env=environment,
+        cwd=environment["MOONMIND_AGENTMUX_HOME"],
+        stdin=inside,
+        stdout=inside,
+        stderr=inside,
     ):
         os.close(inside)
         said = b""
@@ -52,7 +57,7 @@ def seen(arguments: list[str], environment: dict[str, str]) -> str:
 def picture(name: str, title: str, text: str) -> None:
     """Write what a terminal showed as SVG."""
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
-    console.print(Text.from_ansi(text.strip("\r\n")))
+    console.print(Text.from_ansi(text.replace("\r", "").strip("\n")))
     console.save_svg(str(PICTURES / f"{name}.svg"), title=title, unique_id=name)
 
 

@@ -342,12 +342,14 @@ comment on column moonmind_queue.worker.role is 'The role that it logged in as; 
 -- Unlogged: after a crash no worker sleeps, for all have lost their connections.
 create unlogged table moonmind_queue.sleeper (
     agent     text   not null,
-    worker_id bigint not null,
-    primary key (agent, worker_id)
+    worker_id bigint not null
 );
 
+-- Not unique: falling asleep anew would wait for the producer that is waking the old row.
+create index sleeper_agent_idx on moonmind_queue.sleeper (agent, worker_id);
+
 comment on table moonmind_queue.sleeper
-is 'Who waits for a notification for an agent (*: for any). Nobody else is notified.';
+is 'Who waits for a notification for an agent (*: for any). Nobody else is notified, and each once.';
 
 create table moonmind_queue.backoff (
     kind   text     primary key,
@@ -499,6 +501,90 @@ create index dag_task_dag_idx on moonmind_queue.dag_task (dag);
 
 comment on table moonmind_queue.dag_task is 'Which jobs are tasks of a DAG; prune() keeps these as long as the file has them.';
 comment on column moonmind_queue.dag_task.gone is 'Blocked because the file does not have it any more; restored when it returns.';
+
+create table moonmind_queue.publication (
+    job_id   bigint      not null,
+    step     text        not null,
+    content  text        not null,
+    token    bigint      not null,
+    data     jsonb       not null default '{}',
+    begun_at timestamptz not null,
+    done_at  timestamptz,
+    over     boolean     not null default false,
+    primary key (job_id, step, content),
+    constraint publication_step_is_a_word check (step ~ '^[a-z][a-z_]{0,62}$'),
+    constraint publication_content_is_short check (length(content) <= 500),
+    constraint publication_data_is_an_object check (jsonb_typeof(data) = 'object')
+);
+
+comment on table moonmind_queue.publication
+is 'What a job does outside of this database, step by step: a row before each step, and done_at after it.';
+comment on column moonmind_queue.publication.content is 'What the step makes, such as a commit''s id: the same again is the same step.';
+comment on column moonmind_queue.publication.token is 'Of the lease under which it was begun the last time.';
+comment on column moonmind_queue.publication.over is 'Of a run before somebody retried the job: what it pushed counts, where it stopped does not.';
+
+create table moonmind_queue.failure_rule (
+    name    text     primary key,
+    place   integer  not null,
+    source  text     not null,
+    pattern text     not null,
+    outcome text     not null,
+    rest    interval,
+    most    integer,
+    pauses  boolean  not null default false,
+    advice  text     not null default '',
+    constraint failure_rule_name_is_a_word check (name ~ '^[a-z][a-z_]{0,62}$'),
+    constraint failure_rule_source_is_a_word check (source ~ '^([a-z][a-z_]{0,62}|\*)$'),
+    constraint failure_rule_pattern_is_short check (pattern <> '' and length(pattern) <= 2000),
+    constraint failure_rule_outcome_is_known check (outcome in ('retry', 'block', 'fail', 'cool_down')),
+    constraint failure_rule_rest_is_bounded check (rest > interval '0' and rest <= interval '31 days'),
+    constraint failure_rule_most_is_positive check (most >= 1),
+    constraint failure_rule_cool_down_has_a_rest check (outcome <> 'cool_down' or rest is not null),
+    constraint failure_rule_advice_is_short check (length(advice) <= 1000)
+);
+
+comment on table moonmind_queue.failure_rule
+is 'What a failure means, by what a program printed; the first that matches counts. docs/failures.md has the evidence.';
+comment on column moonmind_queue.failure_rule.place is 'Rules are tried in this order, then by name.';
+comment on column moonmind_queue.failure_rule.source is 'What printed it, such as codex or git; * is any.';
+comment on column moonmind_queue.failure_rule.pattern is 'A regular expression; upper and lower case are the same.';
+comment on column moonmind_queue.failure_rule.rest
+is 'How long until the next attempt, or the rest of the agent with cool_down, where the text does not say; null: the back-off.';
+comment on column moonmind_queue.failure_rule.most is 'After so many attempts that failed like this the job has failed; null: as many as it has.';
+comment on column moonmind_queue.failure_rule.pauses is 'Whether the agent is paused with the reason until somebody resumes it.';
+comment on column moonmind_queue.failure_rule.advice is 'What a person can do; it is added to the error.';
+
+insert into moonmind_queue.failure_rule (name, place, source, pattern, outcome, rest, most, pauses, advice)
+values
+    ('quota', 10, 'codex', 'quota exceeded|insufficient_quota|usage limit|too many requests|last status: 429\M',
+     'cool_down', interval '10 minutes', null, false, ''),
+    ('authentication', 20, 'codex',
+     'unexpected status 40[13]\M|last status: 40[13]\M|missing environment variable|not logged in|incorrect api key',
+     'block', null, null, true, 'log Codex in on the workers, or set its key, then resume the agent and retry the job'),
+    ('context_exceeded', 30, 'codex', 'room in the model.s context window|context_length_exceeded', 'fail', null, null, false,
+     'give the job less to do at once'),
+    ('refused', 40, 'codex',
+     'unexpected status 40[04]\M|the model `[^`]*` does not exist|input exceeds the maximum length|^[^{]*: \s*\{\s*"error"',
+     'fail', null, null, false, ''),
+    ('configuration', 50, 'codex', 'exited with 2\M|error loading config', 'block', null, null, true,
+     'this Codex does not know an option or a setting: see docs/failures.md for the versions that do'),
+    ('sandbox', 60, 'codex', 'bwrap|bubblewrap|sandbox (is )?broken', 'block', null, null, false,
+     'allow user namespaces on the worker, or use another sandbox mode there'),
+    ('network', 70, 'codex',
+     'stream disconnected|connection (failed|refused|reset)|could not resolve|unexpected status 5\d\d\M|high demand|idle timeout',
+     'retry', null, null, false, ''),
+    ('repository_not_found', 110, 'git',
+     'repository .*not found|does not appear to be a git repository|returned error: 404\M|ref .* not found',
+     'fail', null, null, false, 'check the name of the repository, the ref, and who may read it'),
+    ('repository_access', 120, 'git',
+     'could not read (username|password)|authentication failed|permission denied|access denied|host key verification failed|returned error: 40[13]\M',
+     'block', null, null, false, 'give the worker access to the repository, then retry the job'),
+    ('pull_request_access', 130, 'gh',
+     'gh auth login|http 40[13]\M|bad credentials|must have push access|resource not accessible',
+     'block', null, null, false, 'give GITHUB_TOKEN the right to open pull requests, then retry the job'),
+    ('pull_request_refused', 140, 'gh', 'http 4(04|22)\M|could not resolve to a repository|no commits between',
+     'block', null, null, false, ''),
+    ('timeout', 210, 'run', 'exceeded \d|no event for', 'retry', null, 2, false, '');
 -- <<<
 -- >>> sql/_add_needs.sql
 -- _add_needs(jobs, keys, ids, made) → void; writes the dependencies of the jobs that a call made.
@@ -962,7 +1048,7 @@ begin
         end as fault
         from given
         cross join lateral jsonb_array_elements(case jsonb_typeof(deps) when 'array' then deps else '[]' end) as need
-        where jsonb_typeof(need) <> 'string' or not exists (select from given as other where other.id = need #>> '{}')
+        where jsonb_typeof(need) <> 'string' or need #>> '{}' not in (select id from given where id is not null)
     )
     select format('task %s%s: %s', place, ' (' || left(id, 100) || ')', fault) into v_fault
     from (select * from judged union all select * from astray) as found
@@ -1059,6 +1145,31 @@ end;
 $$;
 
 comment on function moonmind_queue._check_worker(text, moonmind_queue.policy) is 'Refuse the name of a worker that cannot be used.';
+-- <<<
+-- >>> sql/_classify.sql
+-- _classify(source, text) → the rule that says what this failure means; null where none does.
+--
+-- Contract
+--   * The first rule of the source, or of *, whose pattern the text matches, by place and name.
+create or replace function moonmind_queue._classify(p_source text, p_text text)
+returns moonmind_queue.failure_rule
+language plpgsql
+stable
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_rule failure_rule;
+begin
+    select * into v_rule
+    from failure_rule
+    where source in (p_source, '*') and p_text ~* pattern
+    order by place, name
+    limit 1;
+    return v_rule;
+end;
+$$;
+
+comment on function moonmind_queue._classify(text, text) is 'What a failure means.';
 -- <<<
 -- >>> sql/_dependents.sql
 -- _dependents(ended, failed) → the jobs that change when these end: ended in whatever way, failed without success.
@@ -1400,6 +1511,29 @@ end;
 $$;
 
 comment on function moonmind_queue._fail_dependents(bigint) is 'Let dependents hear that a job failed.';
+-- <<<
+-- >>> sql/_failures_like.sql
+-- _failures_like(job, class) → how many attempts failed by this rule since a person last retried the job.
+create or replace function moonmind_queue._failures_like(p_job_id bigint, p_class text)
+returns bigint
+language plpgsql
+stable
+set search_path = moonmind_queue, pg_temp
+set enable_seqscan = off
+as $$
+begin
+    return (
+        select count(*)
+        from event
+        where job_id = p_job_id
+          and type = 'failed'
+          and data ->> 'class' = p_class
+          and seq > coalesce((select max(seq) from event where job_id = p_job_id and type = 'retried'), 0)
+    );
+end;
+$$;
+
+comment on function moonmind_queue._failures_like(bigint, text) is 'Count an attempt''s failures of one sort.';
 -- <<<
 -- >>> sql/_hold_dependents.sql
 -- _hold_dependents(job) → void; a job that ended will run again: who counted it as met waits for it.
@@ -2616,6 +2750,36 @@ $$;
 
 comment on function moonmind_queue._repository(jsonb) is 'The repository of a payload in the form in which it is compared.';
 -- <<<
+-- >>> sql/_rest_in.sql
+-- _rest_in(text) → how long a text says that one has to wait; null where it does not say.
+--
+-- Contract
+--   * "try again in 5 minutes", "resets in 1h 20m", "retry-after: 30": the first that there is, up
+--     to 31 days.
+create or replace function moonmind_queue._rest_in(p_text text)
+returns interval
+language plpgsql
+immutable
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    c_unit  constant text := '(days?|d|hours?|hrs?|h|minutes?|mins?|m|seconds?|secs?|s)\M';
+    v_words text := substring(p_text from '(?i)(?:again|resets?|retry|wait)[^.]{0,40}?\min\s+((?:\d+(?:\.\d+)?\s*' || c_unit || '[\s,]*)+)');
+    v_rest  interval;
+begin
+    if v_words is null then
+        v_words := substring(p_text from '(?i)retry-after:?\s+(\d{1,7})\M') || ' s';
+    end if;
+    select sum(make_interval(secs => part[1]::double precision * case lower(left(part[2], 1))
+        when 'd' then 86400 when 'h' then 3600 when 'm' then 60 else 1 end))
+    into v_rest
+    from regexp_matches(v_words, '(\d{1,7}(?:\.\d+)?)\s*' || c_unit, 'gi') as part;
+    return case when v_rest > interval '0' then least(v_rest, interval '31 days') end;
+end;
+$$;
+
+comment on function moonmind_queue._rest_in(text) is 'The wait that a message asks for.';
+-- <<<
 -- >>> sql/_restore_tasks.sql
 -- _restore_tasks(jobs, dag) → the ids of tasks that were blocked because the file had lost them, and run again.
 --
@@ -2661,6 +2825,7 @@ comment on function moonmind_queue._restore_tasks(jsonb, text) is 'Let tasks tha
 --
 -- Contract
 --   * Dependents that counted its end as met and have not started wait for it again.
+--   * It begins from the start: steps of its publication that were done are not gone on from.
 --   * A time to expire that has passed no longer counts: whoever retries a job wants it to run.
 -- Locks     the job is locked by the caller; its dependents, in id order.
 -- Events    retried; waiting for dependents that were queued.
@@ -2679,6 +2844,7 @@ begin
     update job
     set attempt = 0, result = null, expires_at = case when not v_pointless then expires_at end
     where id = p_job.id;
+    update publication set over = true where job_id = p_job.id;
     perform _log(p_job.id, 'retried', format('was %s', p_job.state));
     return _queue(p_job.id, p_run_at);
 end;
@@ -2687,12 +2853,15 @@ $$;
 comment on function moonmind_queue._retry(moonmind_queue.job, timestamptz) is 'Let an ended or blocked job run again.';
 -- <<<
 -- >>> sql/_ring.sql
--- _ring(agents) → void; notifies whoever sleeps for one of these agents.
+-- _ring(agents) → void; wakes whoever sleeps for one of these agents.
 --
 -- Contract
+--   * Who was notified sleeps no longer: only the first producer after a doze() pays for a notification.
 --   * No wake-up is lost: whoever falls asleep while we look is told by next_due() to look again
 --     until every transaction that was under way then has ended, ours among them. A transaction
 --     with one snapshot for all its statements may not see who sleeps, and always notifies.
+--   * Waits for nobody: a sleeper whom an open transaction wakes is notified by us as well, for
+--     that one may roll back.
 -- Notifies  moonmind_queue, once per agent; PostgreSQL folds equal ones of a transaction.
 create or replace function moonmind_queue._ring(p_agents text[])
 returns void
@@ -2702,11 +2871,22 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set jit = off
 as $$
+declare
+    v_rung bigint;  -- a data-modifying WITH has to stand at the top, where PERFORM cannot
 begin
-    perform pg_notify('moonmind_queue', to_wake.agent)
-    from unnest(p_agents) as to_wake (agent)
-    where current_setting('transaction_isolation') <> 'read committed'
-       or exists (select from sleeper where sleeper.agent in (to_wake.agent, '*'));
+    if current_setting('transaction_isolation') <> 'read committed' then
+        perform pg_notify('moonmind_queue', agent) from unnest(p_agents) as to_wake (agent);
+    elsif exists (select from sleeper where agent = any(p_agents || '*'::text)) then
+        with awake as (
+            delete from sleeper
+            where ctid = any (array(
+                select ctid from sleeper where agent = any(p_agents || '*'::text) for update skip locked
+            ))
+        )
+        select count(pg_notify('moonmind_queue', to_wake.agent)) into v_rung
+        from unnest(p_agents) as to_wake (agent)
+        where exists (select from sleeper where sleeper.agent in (to_wake.agent, '*'));
+    end if;
 end;
 $$;
 
@@ -3034,6 +3214,7 @@ language plpgsql
 set search_path = moonmind_queue, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 as $$
 declare
     v_job   job;
@@ -3143,8 +3324,8 @@ begin
     with given as materialized (
         select wanted, rec.*, array(
             select distinct needed.id
-            from jsonb_array_elements_text(wanted -> 'after') as name
-            join job as needed on needed.key = name
+            from jsonb_array_elements_text(wanted -> 'after') as after (task)
+            join job as needed on needed.key = after.task
             order by needed.id
         ) as needs
         from jsonb_array_elements(p_jobs) as wanted
@@ -3210,6 +3391,7 @@ create or replace function moonmind_queue._task_jobs(p_tasks jsonb)
 returns jsonb
 language sql
 immutable
+set search_path = moonmind_queue, pg_temp
 as $$
     select coalesce(jsonb_agg(
         task - '{id,deps,payload}'::text[] || jsonb_build_object(
@@ -3459,7 +3641,7 @@ security definer
 set search_path = moonmind_queue, pg_temp
 as $$
 declare
-    v_own   constant text[] := '{created,ready,waiting,claimed,started,completed,failed,released,expired,timed_out,cancel_requested,cancelled,blocked,dead_lettered,retried,unlocked,repaired,scheduled,artifact}';
+    v_own   constant text[] := '{created,ready,waiting,claimed,started,completed,failed,released,expired,timed_out,cancel_requested,cancelled,blocked,dead_lettered,retried,unlocked,repaired,scheduled,artifact,updated,removed,published}';
     v_lease constant lease := _lock_lease(p_job_id, p_token);
 begin
     if p_type is null or p_type !~ '^[a-z][a-z_]{0,62}$' or p_type = any (v_own) then
@@ -3516,6 +3698,44 @@ end;
 $$;
 
 comment on function moonmind_queue.append_log(bigint, bigint, text, text, text) is 'Add to the live log of a job that one holds.';
+-- <<<
+-- >>> sql/begin_step.sql
+-- begin_step(job, token, step, content, data) → the step as it stands: since when, whether it is done, its data.
+--
+-- Called immediately before an effect outside of the database, such as a push.
+--
+-- Contract
+--   * By the lease holder only: who has lost the lease learns it here, before the effect.
+--   * The same step with the same content was begun before, by this attempt or another: its data
+--     and its first beginning are returned, and whether it was done.
+-- Locks     the job, its lease.
+-- Errors    MQ001, MQ002; 22023 data above 64 KiB; 23514 a step that is no word, content above 500
+--           characters, data that is no object.
+create or replace function moonmind_queue.begin_step(
+    p_job_id  bigint,
+    p_token   bigint,
+    p_step    text,
+    p_content text  default '',
+    p_data    jsonb default '{}'
+)
+returns table (begun_at timestamptz, done boolean, data jsonb)
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    perform _lock_lease(p_job_id, p_token);
+    perform _check_text('data', p_data::text);
+    return query
+    insert into publication (job_id, step, content, token, data, begun_at)
+    values (p_job_id, coalesce(p_step, ''), coalesce(p_content, ''), p_token, coalesce(p_data, '{}'), _now())
+    on conflict (job_id, step, content) do update set token = excluded.token, over = false
+    returning begun_at, done_at is not null, data;
+end;
+$$;
+
+comment on function moonmind_queue.begin_step(bigint, bigint, text, text, jsonb) is 'Say what one is about to do outside of the database.';
 -- <<<
 -- >>> sql/cancel.sql
 -- cancel(job, reason) → the job's state now.
@@ -3691,6 +3911,30 @@ $$;
 
 comment on function moonmind_queue.claim(text, text[], text[], text[], integer, interval, boolean, bigint[])
 is 'Lease up to limit due jobs to a worker.';
+-- <<<
+-- >>> sql/classify_failure.sql
+-- classify_failure(source, text) → the name of the rule that counts, its outcome, and what it brings; no row where none does.
+--
+-- For whoever writes rules: what a text would mean, without a job.
+create or replace function moonmind_queue.classify_failure(p_source text, p_text text)
+returns table (name text, outcome text, rest interval, most integer, pauses boolean, advice text)
+language plpgsql
+stable
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_rule constant failure_rule := _classify(p_source, p_text);
+begin
+    if v_rule.name is not null then
+        return query
+        select v_rule.name, v_rule.outcome, coalesce(_rest_in(p_text), v_rule.rest), v_rule.most, v_rule.pauses, v_rule.advice;
+    end if;
+end;
+$$;
+
+comment on function moonmind_queue.classify_failure(text, text) is 'What a failure would mean.';
 -- <<<
 -- >>> sql/complete.sql
 -- complete(job, token, result) → void; the job has succeeded.
@@ -3894,12 +4138,13 @@ $$;
 comment on function moonmind_queue.defer_schedule(text, integer, text) is 'Let a schedule rest that cannot be run.';
 -- <<<
 -- >>> sql/doze.sql
--- doze(worker, asleep) → void; the worker process waits for notifications from now on, or no longer does.
+-- doze(worker, asleep) → void; the worker process waits for a notification from now on, or no longer does.
 --
 -- Contract
 --   * Commit before you wait, and call next_due() after that: it says whether work came meanwhile.
---   * Only workers that doze are notified, and only of agents that they serve.
---   * Costs no flush: after a crash nobody sleeps.
+--   * Only workers that doze are notified, only of agents that they serve, and once: who was
+--     notified and finds nothing to do calls doze() again.
+--   * Waits for nobody, and costs no flush: after a crash nobody sleeps.
 -- Errors    22023 a process that is not registered; MQ004 a worker that the login's policy does not list.
 create or replace function moonmind_queue.doze(p_worker_id bigint, p_asleep boolean default true)
 returns void
@@ -3910,24 +4155,42 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set jit = off
 as $$
+declare
+    v_agents text[];
 begin
     perform _check_worker(worker, _policy()) from worker where id = p_worker_id;
+    select coalesce(agents, '{*}') into v_agents from worker where id = p_worker_id;
+    if not found and p_asleep then
+        raise exception 'worker process % is not registered', p_worker_id using errcode = 'invalid_parameter_value';
+    end if;
+    -- What a producer is waking at this moment is gone when it commits, or a wake-up too many.
+    delete from sleeper
+    where ctid = any (array(
+        select ctid from sleeper where agent = any (v_agents) and worker_id = p_worker_id for update skip locked
+    ));
     if p_asleep then
-        insert into sleeper (agent, worker_id)
-        select unnest(coalesce(agents, '{*}')), id from worker where id = p_worker_id
-        on conflict do nothing;
-        if not exists (select from worker where id = p_worker_id) then
-            raise exception 'worker process % is not registered', p_worker_id using errcode = 'invalid_parameter_value';
-        end if;
-    else
-        delete from sleeper
-        where worker_id = p_worker_id
-          and agent = any (array(select unnest(coalesce(agents, '{*}')) from worker where id = p_worker_id));
+        insert into sleeper (agent, worker_id) select unnest(v_agents), p_worker_id;
     end if;
 end;
 $$;
 
-comment on function moonmind_queue.doze(bigint, boolean) is 'Say that a worker waits for notifications.';
+comment on function moonmind_queue.doze(bigint, boolean) is 'Say that a worker waits for a notification.';
+-- <<<
+-- >>> sql/drop_failure_rule.sql
+-- drop_failure_rule(name) → whether there was such a rule; what it named is retried from now on, unless another rule says more.
+create or replace function moonmind_queue.drop_failure_rule(p_name text)
+returns boolean
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+begin
+    delete from failure_rule where name = p_name;
+    return found;
+end;
+$$;
+
+comment on function moonmind_queue.drop_failure_rule(text) is 'Take a rule of failures away.';
 -- <<<
 -- >>> sql/drop_policy.sql
 -- drop_policy(role) → whether there was one; the role may do all that the roles it is in may.
@@ -3967,6 +4230,47 @@ as $$
 $$;
 
 comment on function moonmind_queue.due_schedules(integer) is 'Schedules whose time has come.';
+-- <<<
+-- >>> sql/end_step.sql
+-- end_step(job, token, step, content, data) → void; the effect has happened.
+--
+-- Contract
+--   * By the lease holder only. data is added to that of the beginning.
+-- Locks     the job, its lease.
+-- Events    published, with step, content and data; once.
+-- Errors    MQ001, MQ002; 22023 a step that was not begun, or data above 64 KiB.
+create or replace function moonmind_queue.end_step(
+    p_job_id  bigint,
+    p_token   bigint,
+    p_step    text,
+    p_content text  default '',
+    p_data    jsonb default '{}'
+)
+returns void
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_lease constant lease := _lock_lease(p_job_id, p_token);
+    v_step  publication;
+begin
+    perform _check_text('data', p_data::text);
+    select * into v_step from publication where job_id = p_job_id and step = p_step and content = coalesce(p_content, '');
+    if not found then
+        raise exception 'step % of job % was not begun', left(p_step, 100), p_job_id using errcode = 'invalid_parameter_value';
+    end if;
+    update publication
+    set done_at = coalesce(done_at, _now()), data = data || coalesce(p_data, '{}')
+    where job_id = p_job_id and step = p_step and content = v_step.content;
+    if v_step.done_at is null then
+        perform _log(p_job_id, 'published', p_step, p_worker => v_lease.worker,
+                     p_data => jsonb_build_object('content', v_step.content) || coalesce(p_data, '{}'));
+    end if;
+end;
+$$;
+
+comment on function moonmind_queue.end_step(bigint, bigint, text, text, jsonb) is 'Say that something has happened outside of the database.';
 -- <<<
 -- >>> sql/enqueue.sql
 -- enqueue(kind, payload, agent, name, key, priority, run_at, after, max_attempts, capabilities,
@@ -4208,13 +4512,16 @@ $$;
 comment on function moonmind_queue.event_cursor(timestamptz, integer) is 'Where to begin to read the events of all jobs.';
 -- <<<
 -- >>> sql/fail.sql
--- fail(job, token, error, outcome, retry_in) → the job's new state.
+-- fail(job, token, error, outcome, retry_in, source) → the job's new state.
 --
 -- Contract
 --   * outcome retry: queued again after retry_in, or the back-off of its kind; dead_letter when
 --     its attempts are used up. block: blocked until a person acts. fail: failed for good.
+--   * With a source, such as codex, the rules for failures are asked first what the error means:
+--     what they say of outcome and rest goes before outcome and retry_in. They may also let the
+--     agent rest (the attempt does not count then), or pause it until a person resumes it.
 --   * A cancel request that came first wins: cancelled.
--- Locks     the job, its lease; dependents of a job that ends, in id order.
+-- Locks     the job, its lease; dependents of a job that ends, in id order; the agent's row in pause.
 -- Notifies  moonmind_queue
 -- Events    failed, then dead_lettered where it applies; or blocked; or cancelled.
 -- Errors    MQ001, MQ002, MQ004; 22023 unknown outcome, retry_in not between 0 and a year, error above 64 KiB.
@@ -4223,7 +4530,8 @@ create or replace function moonmind_queue.fail(
     p_token    bigint,
     p_error    text,
     p_outcome  text     default 'retry',
-    p_retry_in interval default null
+    p_retry_in interval default null,
+    p_source   text     default null
 )
 returns text
 language plpgsql
@@ -4232,10 +4540,16 @@ set search_path = moonmind_queue, pg_temp
 as $$
 declare
     v_lease constant lease := _lock_lease(p_job_id, p_token);
-    v_job   job;
-    v_rest  interval;
+    v_rule  constant failure_rule := case when p_source is not null then _classify(p_source, p_error) end;
+    v_error constant text := p_error || case when v_rule.advice <> '' then ' (' || v_rule.advice || ')' else '' end;
+    v_class constant jsonb := case when v_rule.name is null then '{}' else jsonb_build_object('class', v_rule.name) end;
+    v_outcome text := coalesce(v_rule.outcome, p_outcome, '');
+    v_rest    interval := coalesce(case when v_rule.name is not null then _rest_in(p_error) end, v_rule.rest, p_retry_in);
+    v_job     job;
 begin
-    if coalesce(p_outcome, '') not in ('retry', 'block', 'fail') or p_retry_in not between interval '0' and interval '1 year' then
+    if v_outcome not in ('retry', 'block', 'fail', 'cool_down') or v_rule.name is null and v_outcome = 'cool_down'
+        or p_retry_in not between interval '0' and interval '1 year'
+    then
         raise exception 'fail needs an outcome of retry, block or fail and a rest between 0 and a year, not % and %', left(p_outcome, 100), p_retry_in
             using errcode = 'invalid_parameter_value';
     end if;
@@ -4243,28 +4557,42 @@ begin
     if v_lease.cancel_requested_at is not null then
         return _end(p_job_id, 'cancelled', v_lease.cancel_reason, 'cancelled', 'warn', v_lease.worker,
                     jsonb_build_object('error', p_error));
-    elsif p_outcome = 'block' then
-        return _end(p_job_id, 'blocked', p_error, 'blocked', 'warn', v_lease.worker);
-    elsif p_outcome = 'fail' then
-        return _end(p_job_id, 'failed', p_error, 'failed', 'error', v_lease.worker,
-                    jsonb_build_object('attempt', v_lease.attempt));
     end if;
+    if v_rule.pauses then
+        select * into v_job from job where id = p_job_id;
+        perform _pause(v_job.agent, 'cooldown', v_error, null, v_lease.worker);
+    end if;
+    if v_outcome = 'retry' and _failures_like(p_job_id, v_rule.name) + 1 >= v_rule.most then
+        v_outcome := 'fail';
+    end if;
+    case v_outcome
+        when 'cool_down' then
+            perform cool_down(p_job_id, p_token, v_rest, v_error);
+            select state into v_outcome from job where id = p_job_id;
+            return v_outcome;
+        when 'block' then
+            return _end(p_job_id, 'blocked', v_error, 'blocked', 'warn', v_lease.worker, nullif(v_class, '{}'));
+        when 'fail' then
+            return _end(p_job_id, 'failed', v_error, 'failed', 'error', v_lease.worker,
+                        jsonb_build_object('attempt', v_lease.attempt) || v_class);
+        else null;
+    end case;
 
-    update job set error = p_error where id = p_job_id returning * into v_job;
+    update job set error = v_error where id = p_job_id returning * into v_job;
     if v_job.attempt >= v_job.max_attempts then
-        perform _log(p_job_id, 'failed', p_error, 'error', v_lease.worker,
-                     jsonb_build_object('attempt', v_lease.attempt));
-        return _end(p_job_id, 'dead_letter', p_error, 'dead_lettered', 'error', v_lease.worker,
+        perform _log(p_job_id, 'failed', v_error, 'error', v_lease.worker,
+                     jsonb_build_object('attempt', v_lease.attempt) || v_class);
+        return _end(p_job_id, 'dead_letter', v_error, 'dead_lettered', 'error', v_lease.worker,
                     jsonb_build_object('attempts', v_job.attempt));
     end if;
-    v_rest := coalesce(p_retry_in, _backoff(v_job.kind, v_job.attempt));
-    perform _log(p_job_id, 'failed', p_error, 'warn', v_lease.worker,
-                 jsonb_build_object('attempt', v_lease.attempt, 'retry_at', _now() + v_rest));
+    v_rest := coalesce(v_rest, _backoff(v_job.kind, v_job.attempt));
+    perform _log(p_job_id, 'failed', v_error, 'warn', v_lease.worker,
+                 jsonb_build_object('attempt', v_lease.attempt, 'retry_at', _now() + v_rest) || v_class);
     return _queue(p_job_id, _now() + v_rest);
 end;
 $$;
 
-comment on function moonmind_queue.fail(bigint, bigint, text, text, interval) is 'End an attempt badly; retry, block or fail the job.';
+comment on function moonmind_queue.fail(bigint, bigint, text, text, interval, text) is 'End an attempt badly; retry, block or fail the job.';
 -- <<<
 -- >>> sql/held_by.sql
 -- held_by(worker) → the jobs that a worker holds, with the tokens of its leases.
@@ -4345,10 +4673,14 @@ begin
     ),
     gone_sleeper as (
         delete from sleeper
-        where not exists (
-            select from worker
-            where id = worker_id and stopped_at is null and seen_at >= v_now - interval '1 hour'
-        )
+        where ctid = any (array(
+            select ctid from sleeper
+            where not exists (
+                select from worker
+                where id = worker_id and stopped_at is null and seen_at >= v_now - interval '1 hour'
+            )
+            for update skip locked
+        ))
         returning worker_id
     ),
     gone_pause as (
@@ -4646,6 +4978,7 @@ begin
         delete from event where job_id = any (v_ids);
         delete from dependency where job_id = any (v_ids);
         delete from dag_task where job_id = any (v_ids);
+        delete from publication where job_id = any (v_ids);
         delete from expiry
         using job
         where job.id = any (v_ids) and expiry.expires_at = job.expires_at and expiry.job_id = job.id;
@@ -5449,7 +5782,7 @@ begin
     perform _check_tasks(p_tasks);
     v_jobs := _task_jobs(p_tasks);
     insert into dag (name, source, seeded_at)
-    values (p_dag, coalesce(p_source, ''), _now())
+    values (coalesce(p_dag, ''), coalesce(p_source, ''), _now())
     on conflict (name) do update set source = excluded.source, seeded_at = excluded.seeded_at;
     perform _lock_jobs(array(
         select job.id from job join jsonb_array_elements(v_jobs) as wanted on job.key = wanted ->> 'key'
@@ -5483,10 +5816,13 @@ begin
         when job.id = any (v_changed) then 'updated'
         else 'unchanged'
     end
-    from job
-    left join jsonb_array_elements(v_jobs) with ordinality as given (wanted, place) on wanted ->> 'key' = job.key
-    where job.id = any (v_gone) or job.key in (select wanted ->> 'key' from jsonb_array_elements(v_jobs) as wanted)
-    order by place, job.id;
+    from (
+        select wanted ->> 'key', place from jsonb_array_elements(v_jobs) with ordinality as given (wanted, place)
+        union all
+        select gone.key, null from job as gone where gone.id = any (v_gone)
+    ) as concerned (key, place)
+    join job on job.key = concerned.key
+    order by concerned.place, job.id;
 end;
 $$;
 
@@ -5535,6 +5871,50 @@ end;
 $$;
 
 comment on function moonmind_queue.set_backoff(text, interval, interval, double precision) is 'Say how long failed jobs of a kind rest.';
+-- <<<
+-- >>> sql/set_failure_rule.sql
+-- set_failure_rule(name, source, pattern, outcome, place, rest, most, pauses, advice) → void; what a failure means from now on.
+--
+-- Contract
+--   * In place of the rule of that name, if there is one.
+-- Errors    22023 no name, source, pattern or outcome; 2201B a pattern that is no regular
+--           expression; 23514 a value that the table refuses.
+create or replace function moonmind_queue.set_failure_rule(
+    p_name    text,
+    p_source  text,
+    p_pattern text,
+    p_outcome text,
+    p_place   integer  default 0,
+    p_rest    interval default null,
+    p_most    integer  default null,
+    p_pauses  boolean  default false,
+    p_advice  text     default ''
+)
+returns void
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+begin
+    if p_name is null or p_source is null or p_pattern is null or p_outcome is null then
+        raise exception 'a failure rule needs a name, a source, a pattern and an outcome'
+            using errcode = 'invalid_parameter_value';
+    end if;
+    perform '' ~* p_pattern;
+    insert into failure_rule (name, place, source, pattern, outcome, rest, most, pauses, advice)
+    values (
+        p_name, coalesce(p_place, 0), p_source, p_pattern, p_outcome, p_rest, p_most,
+        coalesce(p_pauses, false), coalesce(p_advice, '')
+    )
+    on conflict (name) do update
+    set place = excluded.place, source = excluded.source, pattern = excluded.pattern,
+        outcome = excluded.outcome, rest = excluded.rest, most = excluded.most,
+        pauses = excluded.pauses, advice = excluded.advice;
+end;
+$$;
+
+comment on function moonmind_queue.set_failure_rule(text, text, text, text, integer, interval, integer, boolean, text)
+is 'Say what a failure means.';
 -- <<<
 -- >>> sql/set_limit.sql
 -- set_limit(scope, name, max_running) → void; how many jobs of an agent, kind or concurrency_key may be leased at once.
@@ -6286,6 +6666,18 @@ create or replace view moonmind_queue.agentmux_member as
 select dag, job_id, gone from moonmind_queue.dag_task;
 
 comment on view moonmind_queue.agentmux_member is 'Which jobs are tasks of which DAG.';
+
+create or replace view moonmind_queue.job_publication as
+select job_id, step, content, data, begun_at, done_at, over
+from moonmind_queue.publication;
+
+comment on view moonmind_queue.job_publication is 'What jobs did outside of this database, or began to do; order by job_id, begun_at.';
+
+create or replace view moonmind_queue.failure_overview as
+select name, place, source, pattern, outcome, rest, most, pauses, advice
+from moonmind_queue.failure_rule;
+
+comment on view moonmind_queue.failure_overview is 'What a failure means, by what a program printed; the first that matches counts, by place and name.';
 -- <<<
 -- >>> sql/grants.sql
 -- Who may do what. The roles own nothing and write no table: they call functions, which run with
@@ -6338,11 +6730,13 @@ to moonmind_producer, moonmind_operator;
 grant execute on function
     moonmind_queue.claim(text, text[], text[], text[], integer, interval, boolean, bigint[]),
     moonmind_queue.held_by(text),
+    moonmind_queue.begin_step(bigint, bigint, text, text, jsonb),
+    moonmind_queue.end_step(bigint, bigint, text, text, jsonb),
     moonmind_queue.start(bigint, bigint),
     moonmind_queue.renew(bigint[], bigint[], interval),
     moonmind_queue.complete(bigint, bigint, jsonb),
     moonmind_queue.complete_many(bigint[], bigint[], jsonb[]),
-    moonmind_queue.fail(bigint, bigint, text, text, interval),
+    moonmind_queue.fail(bigint, bigint, text, text, interval, text),
     moonmind_queue.release(bigint, bigint, text),
     moonmind_queue.append_event(bigint, bigint, text, text, text, jsonb),
     moonmind_queue.append_log(bigint, bigint, text, text, text),
@@ -6369,6 +6763,8 @@ grant execute on function
     moonmind_queue.resume(text),
     moonmind_queue.set_limit(text, text, integer),
     moonmind_queue.set_timeout(text, interval),
+    moonmind_queue.set_failure_rule(text, text, text, text, integer, interval, integer, boolean, text),
+    moonmind_queue.drop_failure_rule(text),
     moonmind_queue.set_backoff(text, interval, interval, double precision),
     moonmind_queue.set_policy(text, text[], text[], text[], text[], text[], text[], bigint),
     moonmind_queue.drop_policy(text),
@@ -6402,6 +6798,12 @@ grant execute on function moonmind_queue.maintain(integer) to moonmind_worker, m
 grant execute on function moonmind_queue.set_retention(interval) to moonmind_operator;
 
 grant select on moonmind_queue.agentmux_task, moonmind_queue.agentmux_event, moonmind_queue.agentmux_dag,
-    moonmind_queue.agentmux_member
+    moonmind_queue.agentmux_member, moonmind_queue.job_publication
+to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
+
+grant select on moonmind_queue.failure_overview
+to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
+
+grant execute on function moonmind_queue.classify_failure(text, text)
 to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 -- <<<

@@ -80,9 +80,16 @@ def read(path: Path) -> Dag:
     try:
         if path.stat().st_size > LARGEST:
             raise InvalidArgument(f"{source}: is larger than {LARGEST // 2**20} MiB")
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        content = path.read_bytes()
     except OSError as error:
         raise InvalidArgument(f"{source}: cannot be read: {error.strerror}") from None
+    return parse(content, source)
+
+
+def parse(content: bytes, source: str) -> Dag:
+    """Read what is in a DAG file; ``source`` is how errors name it. As :func:`read`."""
+    try:
+        root = yaml.compose(content.decode(), Loader=yaml.SafeLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InvalidArgument(f"{source}: is no YAML: {_short(error)}") from None
     nodes = _task_nodes(root, source)

@@ -30,9 +30,11 @@ join unnest(%(jobs)s::bigint[], %(seqs)s::integer[]) as wanted (job, number)
     on job_id = job and seq = number
 order by pos
 """
-# Events that a worker brings about; of others the database knows a role at most.
-BY_WORKERS = {TaskEvent.CLAIMED, TaskEvent.STARTED, TaskEvent.COMPLETED, TaskEvent.FAILED,
-              TaskEvent.RELEASED, TaskEvent.PROGRESS}  # fmt: skip
+# Events that no worker brings about; the database knows the role that did.
+BY_OTHERS = {
+    *("created", "ready", "retried", "waiting", "updated", "removed", "scheduled"),
+    *("unlocked", "expired", "timed_out", "cancel_requested", "cancelled", "repaired"),
+}
 
 
 def latest(queue: "Queue", number: int) -> list[dict[str, Any]]:
@@ -64,8 +66,7 @@ def record(event: Mapping[str, Any]) -> dict[str, Any]:
     """
     payload = dict(event["payload"])
     line: dict[str, Any] = {"ts": instant(event["ts"]), "agent": event["agent"]}
-    by_worker = event["type"] in BY_WORKERS and event["worker_id"]
-    if by_worker:
+    if event["worker_id"] and event["event"] not in BY_OTHERS:
         line["workerId"] = event["worker_id"]
     line |= {"type": event["type"], "taskId": event["task_id"]}
     if event["type"] == TaskEvent.CLAIMED:

@@ -1,13 +1,15 @@
 """The folder that file-based tools read: ``state/`` and ``artifacts/<task>/<run>/``.
 
-Whatever a task is called and whatever an agent leaves there, nothing is written outside: ids become
-names that cannot lead anywhere, each step of a path is opened without following links, and files
-are put in place whole. Only the user of the worker may read them.
+Whatever a task is called and whatever an agent leaves there, nothing is written or read outside:
+ids become names that cannot lead anywhere, each step of a path is opened without following links,
+and files are put in place whole. Only the user of the worker may read them.
 """
 
+import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -21,8 +23,11 @@ from moonmind_queue.errors import InvalidArgument
 
 LONGEST = 120  # characters of a name that stands for an id
 CHUNK = 1024 * 1024
+DEEPEST = 64  # folders within folders that are looked into
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PASSING = re.compile(r"\..*\.[0-9a-f]{8}", re.DOTALL)  # what a file is called until it is whole
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe is not waited for
 _FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -42,7 +47,7 @@ def safe_name(given: str) -> str:
 
 
 class Folder:
-    """Writes below ``root``, which is made when the first file comes."""
+    """Writes and reads below ``root``, which is made when the first file comes."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
@@ -94,6 +99,40 @@ class Folder:
         with self._opened(folders) as folder:
             return os.fdopen(os.open(name, flags, 0o600, dir_fd=folder), "ab", buffering=0)
 
+    def read(self, path: str, limit: int) -> bytes:
+        """Return what is in a regular file at a relative path.
+
+        Raises ``InvalidArgument`` for a link, a folder or more than ``limit`` bytes, and
+        ``FileNotFoundError``.
+        """
+        *folders, name = self._parts(path)
+        with self._opened(folders, make=False) as folder:
+            try:
+                reading = os.open(name, _READ, dir_fd=folder)
+            except OSError as error:
+                if error.errno != errno.ELOOP:
+                    raise
+                raise InvalidArgument(f"{path} is a link, which is not followed") from None
+        if not stat.S_ISREG(os.fstat(reading).st_mode):
+            os.close(reading)
+            raise InvalidArgument(f"{path} is no regular file")
+        with os.fdopen(reading, "rb") as file:
+            content = file.read(limit + 1)
+        if len(content) > limit:
+            raise InvalidArgument(f"{path} has more than the {limit} bytes that are allowed")
+        return content
+
+    def files(self, path: str) -> Iterator[str]:
+        """Yield the paths of the regular files below a folder; none where it is missing.
+
+        Links are left out, and so is what is being written.
+        """
+        try:
+            with self._opened(self._parts(path), make=False) as folder:
+                yield from _files(folder, path, DEEPEST)
+        except FileNotFoundError:
+            return
+
     def _parts(self, path: str) -> list[str]:
         parts = path.split("/")
         if not all(parts) or {".", ".."} & set(parts) or "\0" in path:
@@ -101,16 +140,20 @@ class Folder:
         return parts
 
     @contextmanager
-    def _opened(self, folders: list[str]) -> Iterator[int]:
+    def _opened(self, folders: list[str], *, make: bool = True) -> Iterator[int]:
         """Lend the descriptor of a folder below the root; a link on the way is refused."""
-        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if make:
+            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder = os.open(self.root, _DIRECTORY & ~os.O_NOFOLLOW)
         try:
             for name in folders:
-                with suppress(FileExistsError):
-                    os.mkdir(name, 0o700, dir_fd=folder)
+                if make:
+                    with suppress(FileExistsError):
+                        os.mkdir(name, 0o700, dir_fd=folder)
                 try:
                     below = os.open(name, _DIRECTORY, dir_fd=folder)
+                except FileNotFoundError:
+                    raise
                 except OSError as error:  # a link, or a file
                     raise InvalidArgument(
                         f"{name!r} below {self.root.name} is no directory: {error.strerror}"
@@ -120,6 +163,26 @@ class Folder:
             yield folder
         finally:
             os.close(folder)
+
+
+def _files(folder: int, path: str, deeper: int) -> Iterator[str]:
+    """Yield the regular files of an opened folder and of those in it, ``deeper`` levels down."""
+    with os.scandir(folder) as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
+    for entry in found:
+        below = f"{path}/{entry.name}"
+        if entry.is_file(follow_symlinks=False):
+            if not _PASSING.fullmatch(entry.name):
+                yield below
+        elif deeper and entry.is_dir(follow_symlinks=False):
+            try:
+                inner = os.open(entry.name, _DIRECTORY, dir_fd=folder)
+            except OSError:  # gone, or a link by now
+                continue
+            try:
+                yield from _files(inner, below, deeper - 1)
+            finally:
+                os.close(inner)
 
 
 def run_folder(task: str, run: str) -> str:

@@ -5,6 +5,7 @@ at ``ts``, by the database's clock. Of several workers of an agent it shows who 
 """
 
 import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,6 +28,10 @@ limit 1
 """
 
 
+LEAST = 0.25  # seconds between two files, however quick the tasks are
+AFTER = (0.5, 2.0)  # seconds after a change until another look: an end is reported a moment later
+
+
 class Heartbeat:
     """The thread that writes a worker's heartbeat: at every change, and every ``period``."""
 
@@ -34,7 +39,8 @@ class Heartbeat:
         self._dsn, self._folder = dsn, folder
         self._agent, self._worker, self._period = agent, worker, period
         self._changed = threading.Event()
-        self._done = False
+        self._done = threading.Event()
+        self._after: Iterator[float] = iter(())
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def start(self) -> None:
@@ -43,7 +49,7 @@ class Heartbeat:
 
     def stop(self) -> None:
         """Write the last one, and end the thread."""
-        self._done = True
+        self._done.set()
         self._changed.set()
         self._thread.join(timeout=5)
 
@@ -58,18 +64,23 @@ class Heartbeat:
                 with connect(self._dsn, application_name="moonmind-queue heartbeat") as queue:
                     failures = 0
                     while True:
-                        last = self._done
+                        last = self._done.is_set()
                         self._changed.clear()
                         self._write(queue, "stopped" if last else None)
                         if last:
                             return
-                        self._changed.wait(self._period)
+                        self._wait()
             except QueueError as error:
                 failures += 1
                 log.warning("heartbeat.unreachable", error=str(error), failures=failures)
-                if self._done:
+                if self._done.is_set():
                     return
                 self._changed.wait(reconnect_delay(failures, 10))
+
+    def _wait(self) -> None:
+        """Wait for a change, for what comes a moment after one, or until it is time again."""
+        if not self._done.wait(LEAST) and self._changed.wait(next(self._after, self._period)):
+            self._after = iter(AFTER)
 
     def _write(self, queue: Queue, note: str | None) -> None:
         [held] = queue.select(HELD, worker=self._worker, agent=self._agent)

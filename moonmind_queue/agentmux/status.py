@@ -138,7 +138,7 @@ def _reasons(queue: "Queue") -> list[dict[str, Any]]:
     names = {row["job_id"]: row["id"] for row in queue.select(NAMES, jobs=sorted(jobs))}
 
     def named(job: "re.Match[str]") -> str:
-        return names.get(int(job[1]), job[0])
+        return str(names.get(int(job[1]), job[0]))
 
     for row in rows:
         row["reason"] = re.sub(r"\bjob (\d+)", named, row["reason"])

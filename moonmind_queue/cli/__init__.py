@@ -10,6 +10,7 @@ from moonmind_queue.cli import (
     files,
     history,
     inspect,
+    mcp,
     operate,
     produce,
     redrive,
@@ -61,6 +62,7 @@ for _command in (
     redrive.repair,
     operate.maintain,
     operate.settings,
+    mcp.mcp,
 ):
     cli.add_command(_command)
 

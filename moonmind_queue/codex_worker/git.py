@@ -14,7 +14,8 @@ from threading import Event
 
 from moonmind_queue.codex_worker.codex import NETWORK
 from moonmind_queue.executors import Fail, Outcome, Retry, Stopped
-from moonmind_queue.executors.process import End, Ended, Sink, run
+from moonmind_queue.executors.lines import Sink
+from moonmind_queue.executors.process import End, Ended, run
 
 _KEPT = (
     "HOME",

@@ -29,13 +29,14 @@ from moonmind_queue.codex_worker.checkout import Changes, Checkout
 from moonmind_queue.codex_worker.codex import Codex
 from moonmind_queue.codex_worker.gh import GitHub
 from moonmind_queue.codex_worker.git import Git, GitFailed
-from moonmind_queue.codex_worker.journal import EVENTS, LOG, BoundedFile, Journal
+from moonmind_queue.codex_worker.journal import EVENTS, LOG, Journal
 from moonmind_queue.codex_worker.payload import CodexExecJobPayload
 from moonmind_queue.codex_worker.publish import Identity, Publisher
 from moonmind_queue.codex_worker.transcript import Transcript
 from moonmind_queue.codex_worker.workspace import Workspace
 from moonmind_queue.errors import LeaseLost
 from moonmind_queue.executors import Block, Context, Fail, Outcome, Retry, Stopped
+from moonmind_queue.executors.bounded import BoundedFile
 from moonmind_queue.executors.process import End, run
 from moonmind_queue.model import ClaimedJob, Step
 

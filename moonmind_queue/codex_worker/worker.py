@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Self
 
 from moonmind_queue._daemon import hide_environment
-from moonmind_queue.codex_worker.workspace import remove_leftovers
 from moonmind_queue.errors import SettingsError
 from moonmind_queue.executors import Executor, find
+from moonmind_queue.executors.folder import remove_leftovers
 from moonmind_queue.migrate import require_schema
 from moonmind_queue.settings import Settings
 from moonmind_queue.worker import Worker

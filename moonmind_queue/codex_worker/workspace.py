@@ -9,19 +9,11 @@
 ====================  ==================================================================
 """
 
-import fcntl
 import os
-import shutil
-import time
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
-import structlog
-
-LEFTOVER_AGE = timedelta(days=1)
-
-_log = structlog.get_logger()
+from moonmind_queue.executors import folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +27,20 @@ class Workspace:
     def create(cls, workdir: Path, job: int, attempt: int, *, keep: bool) -> "Workspace":
         """Make a fresh directory; earlier attempts of the job go, with ``keep`` the last stays."""
         path = workdir / str(job) / str(attempt)
-        earlier = _numbered(path.parent)
+        earlier = folder.numbered(path.parent)
         # The latest may be of the same number: a job that was handed back runs again under it.
         kept = earlier.pop() if keep and earlier else None
         for each in earlier:
-            remove_tree(each)
+            folder.remove_tree(each)
         if kept is not None:
             kept.rename(path)
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in ("home", "tmp", "artifacts"):
-            remove_tree(path / name)
+            folder.remove_tree(path / name)
         for name in ("home", "tmp/home", "artifacts"):
             (path / name).mkdir(parents=True)
         (path / "lock").unlink(missing_ok=True)
-        return cls(path, _lock(path))
+        return cls(path, folder.lock(path))
 
     @property
     def repo(self) -> Path:
@@ -78,71 +70,6 @@ class Workspace:
     def close(self, *, keep: bool) -> None:
         """Remove the directory, or leave it for the job's next attempt."""
         if not keep:
-            remove_tree(self.path)
-            _remove_if_empty(self.path.parent)
+            folder.remove_tree(self.path)
+            folder.remove_if_empty(self.path.parent)
         os.close(self.lock)
-
-
-def remove_leftovers(workdir: Path, age: timedelta = LEFTOVER_AGE) -> None:
-    """Remove what workers that died left behind; an attempt that runs somewhere is locked."""
-    before = time.time() - age.total_seconds()
-    for job in _numbered(workdir):
-        for attempt in _numbered(job):
-            try:
-                if attempt.stat().st_mtime > before:
-                    continue
-                lock = _lock(attempt)
-            except OSError:
-                continue  # taken, or gone meanwhile
-            remove_tree(attempt)
-            os.close(lock)
-        _remove_if_empty(job)
-
-
-def remove_tree(path: Path) -> None:
-    """Remove a directory whatever is in it; what cannot be removed is logged, not raised."""
-    try:
-        shutil.rmtree(path)
-    except FileNotFoundError:
-        return
-    except OSError:
-        _make_writable(path)
-        shutil.rmtree(path, onerror=lambda _, name, info: _log.warning(
-            "not removed", path=str(name), error=str(info[1])
-        ))  # fmt: skip
-
-
-def _make_writable(path: Path) -> None:
-    """Open every directory to its owner: in one that is read-only nothing can be removed."""
-    if not path.is_symlink():
-        path.chmod(0o700)
-    for folder, names, _ in os.walk(path):
-        for name in names:
-            child = Path(folder, name)
-            if not child.is_symlink():
-                child.chmod(0o700)
-
-
-def _numbered(folder: Path) -> list[Path]:
-    """Return the directories of jobs, or of one job's attempts, the latest last."""
-    if not folder.is_dir():
-        return []
-    found = (each for each in folder.iterdir() if each.name.isdigit())
-    return sorted(found, key=lambda each: int(each.name))
-
-
-def _remove_if_empty(job: Path) -> None:
-    try:
-        job.rmdir()
-    except OSError:
-        return  # another attempt is in it
-
-
-def _lock(attempt: Path) -> int:
-    lock = os.open(attempt / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        raise
-    return lock

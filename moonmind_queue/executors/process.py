@@ -4,8 +4,12 @@ One thread does everything: it feeds stdin, hands out stdout and stderr line by 
 come, and watches for the end, the time limit and the stop event. However the run ends, whatever
 is left of the program's session is killed, so a pipe that a grandchild keeps open holds up
 nobody. The caller's environment is never inherited: ``env`` is all the program gets.
+
+How a program is started and ended is a :class:`Program`: the usual one is here, one that is held
+within limits is in ``confined.py``.
 """
 
+import math
 import os
 import selectors
 import signal
@@ -18,10 +22,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Protocol
 
 from moonmind_queue.executors import sessions
+from moonmind_queue.executors.lines import LINE_LIMIT, Lines, Sink
 
-LINE_LIMIT = 8 * 1024 * 1024  # bytes of one line that are kept
 GRACE = 2.0  # seconds between the polite signal and SIGKILL
 DRAIN = 1.0  # seconds for what is still in the pipes once everything is dead
 REAP = 10.0  # seconds for the kernel to end a killed program
@@ -32,13 +37,15 @@ CHUNK = 64 * 1024
 # lives as long as the run does) takes the program along when the worker is killed. prctl has to
 # be called in the child, and Python code in the child of a threaded process (``preexec_fn``) may
 # deadlock on a lock that another thread held; a fresh interpreter that execs costs 15 ms and
-# cannot. It also undoes ignored and blocked signals, which exec would pass on. The report pipe
-# closes at exec; if exec fails it carries the errno.
+# cannot. It also undoes ignored and blocked signals, which exec would pass on: those of the worker,
+# and SIGPIPE and SIGXFSZ, which Python itself ignores. The report pipe closes at exec; if exec
+# fails it carries the errno.
 _LAUNCHER = """
 import ctypes, os, signal, sys
 parent, report = int(sys.argv[1]), int(sys.argv[2])
 os.set_inheritable(report, False)
-signal.signal(signal.SIGINT, signal.SIG_DFL)
+for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+    signal.signal(number, signal.SIG_DFL)
 signal.pthread_sigmask(signal.SIG_SETMASK, [])
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
@@ -51,7 +58,7 @@ except OSError as error:
     os._exit(127)
 """
 
-Sink = Callable[[bytes], None]
+Markers = Callable[[], Iterable[str]]
 
 
 class End(StrEnum):
@@ -64,10 +71,40 @@ class End(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a run ended; ``returncode`` is negative for a signal, as in :mod:`subprocess`."""
+    """How a run ended; ``returncode`` is negative for a signal, as in :mod:`subprocess`.
+
+    ``exceeded`` is the limit for which the program was ended, if it was held within limits.
+    """
 
     end: End
     returncode: int
+    exceeded: str | None = None
+
+
+class Program(Protocol):
+    """A program under way; it has ended when ``process``, to which its pipes lead, has."""
+
+    @property
+    def process(self) -> "subprocess.Popen[bytes]":
+        """What was started."""
+
+    def interrupt(self, number: signal.Signals) -> None:
+        """Ask it to end, with a signal."""
+
+    def kill(self, markers: Markers) -> None:
+        """End what is left of it, and reap it; doing so twice does nothing."""
+
+    def ended(self, end: End) -> Ended:
+        """Say how it ended, once it is killed."""
+
+
+class Launch(Protocol):
+    """Starts a program."""
+
+    def __call__(
+        self, argv: Sequence[str], cwd: Path, env: Mapping[str, str], stdin: int
+    ) -> Program:
+        """Return the program under way, or raise ``OSError`` if it cannot start."""
 
 
 def run(
@@ -81,65 +118,115 @@ def run(
     stop: threading.Event | None = None,
     timeout: float | None = None,
     interrupt: signal.Signals = signal.SIGINT,
-    markers: Callable[[], Iterable[str]] = tuple,
+    markers: Markers = tuple,
     line_limit: int = LINE_LIMIT,
+    most: float = math.inf,
+    lines: type[Lines] = Lines,
+    launch: Launch | None = None,
 ) -> Ended:
     """Run a program to its end, the time limit or the stop event; ``OSError`` if it cannot start.
 
-    Sinks get lines without their newline; what a line has beyond ``line_limit`` is cut, visibly.
+    Sinks get lines without their newline; what a line has beyond ``line_limit`` is cut, visibly,
+    and more than ``most`` bytes on either stream raise ``TooMuch``.
     ``markers`` returns ``NAME=value`` entries: at the end every process that has one in its
     environment is killed too, which reaches children that made sessions of their own.
     """
-    process = _start(argv, cwd, env, subprocess.DEVNULL if stdin is None else subprocess.PIPE)
-    pipes = _Pipes(process, stdin or b"", stdout, stderr, line_limit)
+    feed = subprocess.DEVNULL if stdin is None else subprocess.PIPE
+    return attend(
+        (launch or Plain)(argv, cwd, env, feed),
+        stdout=lines(stdout, line_limit, most),
+        stderr=lines(stderr, line_limit, most),
+        stdin=stdin,
+        stop=stop,
+        timeout=timeout,
+        interrupt=interrupt,
+        markers=markers,
+    )
+
+
+def attend(
+    program: Program,
+    *,
+    stdout: Lines,
+    stderr: Lines,
+    stdin: bytes | None = None,
+    stop: threading.Event | None = None,
+    timeout: float | None = None,
+    interrupt: signal.Signals = signal.SIGINT,
+    grace: float = GRACE,
+    markers: Markers = tuple,
+) -> Ended:
+    """See a program that is under way to its end, as :func:`run` does.
+
+    Its stdin is closed after the last byte of ``stdin``. ``grace`` is how many seconds it has
+    between ``interrupt`` and SIGKILL.
+    """
+    process = program.process
+    pipes = _Pipes(process, stdin or b"", stdout, stderr)
     try:
         end = _watch(process, pipes, stop, timeout)
         if end is not End.EXITED:
-            sessions.send(process, interrupt)
-            _watch(process, pipes, None, GRACE)
-        _kill(process, markers)
+            program.interrupt(interrupt)
+            _watch(process, pipes, None, grace)
+        program.kill(markers)
         pipes.drain()
     finally:
-        _kill(process, markers)  # a sink may have raised
+        program.kill(markers)  # a sink may have raised
         pipes.close()
-    return Ended(end, -signal.SIGKILL if process.returncode is None else process.returncode)
+    return program.ended(end)
 
 
-def _kill(process: "subprocess.Popen[bytes]", markers: Callable[[], Iterable[str]]) -> None:
-    """Kill what is left, once: until the program is reaped its pid names its session safely."""
-    if process.returncode is None:
-        sessions.kill(process.pid, markers())
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(REAP)
+class Plain:
+    """A program that the launcher turns into; its pipes are the caller's until it is attended."""
+
+    def __init__(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str], stdin: int) -> None:
+        report, its_end = os.pipe()
+        launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), str(its_end)]
+        try:
+            self.process = start([*launcher, *argv], cwd, env, stdin, (its_end,))
+        except BaseException:
+            os.close(report)
+            raise
+        finally:
+            os.close(its_end)
+        with os.fdopen(report, "rb") as reader:
+            failure = reader.read()
+        if failure:
+            self.process.communicate()
+            raise OSError(int(failure), os.strerror(int(failure)), argv[0])
+
+    def interrupt(self, number: signal.Signals) -> None:
+        """Send the signal to the program alone."""
+        sessions.send(self.process, number)
+
+    def kill(self, markers: Markers) -> None:
+        """Kill the session, once: until the program is reaped its pid names it safely."""
+        if self.process.returncode is None:
+            sessions.kill(self.process.pid, markers())
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(REAP)
+
+    def ended(self, end: End) -> Ended:
+        """Say how it ended; what the kernel cannot end counts as killed."""
+        returncode = self.process.returncode
+        return Ended(end, -signal.SIGKILL if returncode is None else returncode)
 
 
-def _start(
-    argv: Sequence[str], cwd: Path, env: Mapping[str, str], stdin: int
+def start(
+    argv: Sequence[str], cwd: Path, env: Mapping[str, str], stdin: int, fds: tuple[int, ...]
 ) -> "subprocess.Popen[bytes]":
-    report, its_end = os.pipe()
-    try:
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), str(its_end), *argv],
-            cwd=cwd,
-            env=env,
-            stdin=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            start_new_session=True,
-            pass_fds=(its_end,),
-        )
-    except BaseException:
-        os.close(report)
-        raise
-    finally:
-        os.close(its_end)
-    with os.fdopen(report, "rb") as reader:
-        failure = reader.read()
-    if failure:
-        process.communicate()
-        raise OSError(int(failure), os.strerror(int(failure)), argv[0])
-    return process
+    """Start a process in a session of its own, with pipes to read from."""
+    return subprocess.Popen(
+        argv,
+        cwd=cwd,
+        env=env,
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,
+        start_new_session=True,
+        pass_fds=fds,
+    )
 
 
 def _watch(
@@ -166,9 +253,8 @@ class _Pipes:
         self,
         process: "subprocess.Popen[bytes]",
         stdin: bytes,
-        stdout: Sink,
-        stderr: Sink,
-        limit: int,
+        stdout: Lines,
+        stderr: Lines,
     ) -> None:
         self._process = process
         self._input = memoryview(stdin)
@@ -176,10 +262,10 @@ class _Pipes:
         self._exit = sessions.open_pidfd(process.pid)
         if self._exit is not None:  # wakes the selector at once when the program exits
             self._selector.register(self._exit, selectors.EVENT_READ)
-        for stream, sink in ((process.stdout, stdout), (process.stderr, stderr)):
+        for stream, lines in ((process.stdout, stdout), (process.stderr, stderr)):
             if stream is not None:
                 os.set_blocking(stream.fileno(), False)
-                self._selector.register(stream, selectors.EVENT_READ, Lines(sink, limit))
+                self._selector.register(stream, selectors.EVENT_READ, lines)
         if process.stdin is not None:
             os.set_blocking(process.stdin.fileno(), False)
             self._selector.register(process.stdin, selectors.EVENT_WRITE)
@@ -236,37 +322,3 @@ class _Pipes:
         else:
             self._selector.unregister(key.fileobj)
             key.data.end()
-
-
-class Lines:
-    """Cuts a stream into lines, in memory that no line can exceed."""
-
-    def __init__(self, sink: Sink, limit: int = LINE_LIMIT) -> None:
-        self._sink = sink
-        self._limit = limit
-        self._line = bytearray()
-        self._cut = 0
-
-    def feed(self, data: bytes) -> None:
-        """Take the next bytes."""
-        first, *rest = data.split(b"\n")
-        self._add(first)
-        for part in rest:
-            self._emit()
-            self._add(part)
-
-    def end(self) -> None:
-        """Hand out a last line that has no newline."""
-        if self._line:
-            self._emit()
-
-    def _add(self, part: bytes) -> None:
-        room = self._limit - len(self._line)
-        self._line += part[:room]
-        self._cut += max(0, len(part) - room)
-
-    def _emit(self) -> None:
-        if self._cut:
-            self._line += b" [... %d bytes cut ...]" % self._cut
-        line, self._line, self._cut = bytes(self._line), bytearray(), 0
-        self._sink(line)

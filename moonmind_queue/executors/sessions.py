@@ -40,10 +40,14 @@ def open_pidfd(pid: int) -> int | None:
     return None
 
 
-def kill(session: int, markers: Iterable[str] = ()) -> None:
-    """Kill a session and every process with one of the marks in its environment."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(session, signal.SIGKILL)
+def kill(session: int | None, markers: Iterable[str] = ()) -> None:
+    """Kill a session and every process with one of the marks in its environment.
+
+    Without a session, for when its number may be another's by now, only the marks count.
+    """
+    if session is not None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(session, signal.SIGKILL)
     if sys.platform != "linux":
         return
     marks = tuple(marker.encode() for marker in markers)
@@ -60,7 +64,7 @@ def _pids() -> list[int]:
     ]
 
 
-def _kill_member(pid: int, session: int, marks: tuple[bytes, ...]) -> bool:
+def _kill_member(pid: int, session: int | None, marks: tuple[bytes, ...]) -> bool:
     """Kill a process if it belongs; the pidfd makes sure that it is the one that was looked at."""
     if sys.platform != "linux":
         return False
@@ -79,7 +83,7 @@ def _kill_member(pid: int, session: int, marks: tuple[bytes, ...]) -> bool:
     return True
 
 
-def _belongs(pid: int, session: int, marks: tuple[bytes, ...]) -> bool:
+def _belongs(pid: int, session: int | None, marks: tuple[bytes, ...]) -> bool:
     # The name in parentheses may hold blanks and parentheses; the fields after it are fixed.
     state, _, _, its_session, *_ = (
         (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()

@@ -48,7 +48,18 @@ def test_a_run_that_is_interrupted_keeps_what_it_has_measured(tmp_path):
     """Ctrl-C in the middle of many repetitions: those before it are in the record and the table."""
     output = tmp_path / "some.json"
     with subprocess.Popen(
-        [*COMMAND, "--work", "W1a", "--repeat", "10000", "--output", str(output)],
+        # Who starts us in the background has interrupts ignored.
+        [
+            "env",
+            "--default-signal=INT",
+            *COMMAND,
+            "--work",
+            "W1a",
+            "--repeat",
+            "10000",
+            "--output",
+            str(output),
+        ],
         cwd=ROOT,
         env=SURROUNDINGS,
         stdout=subprocess.DEVNULL,

@@ -17,8 +17,9 @@ from git_server import GitServer
 from moonmind_queue.codex_worker.checkout import Changes, Checkout
 from moonmind_queue.codex_worker.git import Git
 from moonmind_queue.codex_worker.payload import CodexExecJobPayload
-from moonmind_queue.codex_worker.workspace import Workspace, remove_leftovers
+from moonmind_queue.codex_worker.workspace import Workspace
 from moonmind_queue.executors import Fail, Retry
+from moonmind_queue.executors.folder import remove_leftovers
 
 Prepare = Callable[..., "Tree"]
 
@@ -333,7 +334,7 @@ def test_remove_what_resists(tmp_path: Path) -> None:
     )
     remove = (
         "import pathlib, sys\n"
-        "from moonmind_queue.codex_worker.workspace import remove_tree\n"
+        "from moonmind_queue.executors.folder import remove_tree\n"
         "remove_tree(pathlib.Path(sys.argv[1]))\n"
     )
     subprocess.run([sys.executable, "-c", drop, "-c", remove, str(root)], check=True)

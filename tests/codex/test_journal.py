@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from moonmind_queue.codex_worker.journal import EVENTS, LOG, PROGRESS_LIMIT, BoundedFile, Journal
+from moonmind_queue.codex_worker.journal import EVENTS, LOG, PROGRESS_LIMIT, Journal
+from moonmind_queue.executors.bounded import BoundedFile
 from moonmind_queue.redact import Redactor
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from moonmind_queue.executors.process import End, Ended, Lines, run
+from moonmind_queue.executors.lines import Lines
+from moonmind_queue.executors.process import End, Ended, run
 
 ENV = {"PATH": os.environ["PATH"]}
 
@@ -74,6 +75,12 @@ def test_environment_is_what_was_given() -> None:
     output = Output("env")
     names = {line.partition(b"=")[0] for line in output.out}
     assert names <= {b"PATH", b"LC_CTYPE", b"PWD", b"SHLVL", b"_"}
+
+
+def test_signals_are_at_their_defaults() -> None:
+    """What Python ignores, or the worker, a program does not: a closed pipe ends who writes."""
+    output = Output("yes | head -n 1; echo ${PIPESTATUS[0]}; grep SigIgn /proc/self/status")
+    assert (output.out, output.err) == ([b"y", b"141", b"SigIgn:\t0000000000000000"], [])
 
 
 def test_stdin() -> None:

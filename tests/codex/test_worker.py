@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -15,7 +14,7 @@ import pytest
 from codex_cli_bin import bundled_codex_path
 from model_server import MODEL, ModelServer, make_codex_home, patch, say, shell
 
-from moonmind_queue.codex_worker import cli
+from moonmind_queue._daemon import stop_on_signals
 from moonmind_queue.codex_worker.worker import CodexWorkerConfig
 from moonmind_queue.errors import SettingsError
 from moonmind_queue.queue import connect
@@ -240,7 +239,7 @@ def test_second_signal_forces() -> None:
     asked: list[str] = []
     before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
-        cli._stop_on_signal(SimpleNamespace(stop=lambda: asked.append("stop")))  # type: ignore[arg-type]
+        stop_on_signals(lambda: asked.append("stop"))
         signal.raise_signal(signal.SIGTERM)
         assert asked == ["stop"]
         assert {signal.getsignal(each) for each in before} == {signal.SIG_DFL}
@@ -268,7 +267,7 @@ def test_environment_is_hidden() -> None:
     script = """
 import ctypes, os, subprocess
 from moonmind_queue.codex_worker import cli
-from moonmind_queue.codex_worker.worker import _hide_environment
+from moonmind_queue._daemon import hide_environment
 def readable():
     command = ["cat", f"/proc/{os.getpid()}/environ"]
     return subprocess.run(command, capture_output=True).returncode == 0
@@ -276,7 +275,7 @@ if os.getuid() == 0:
     os.setuid(65534)  # root reads everything; becoming somebody else hides too, so undo that
     ctypes.CDLL(None).prctl(4, 1)
 before = readable()
-_hide_environment()
+hide_environment()
 print(before, readable())
 """
     output = subprocess.check_output([sys.executable, "-c", script], text=True)

@@ -121,6 +121,11 @@ def test_the_retention_guide_shows_what_happens(environment, tmp_path):
     check("docs/retention.md", environment, tmp_path)
 
 
+def test_the_guide_to_shell_jobs_shows_what_happens(environment, tmp_path):
+    """Every command of docs/shell.md runs in order on one database and prints what stands there."""
+    check("docs/shell.md", environment, tmp_path)
+
+
 def test_the_first_job_of_the_readme_works(environment, create_database, tmp_path):
     """README's first job runs with the real Codex CLI; GitHub and the model are stand-ins."""
     (tmp_path / "stage").mkdir()

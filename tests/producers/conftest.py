@@ -111,8 +111,6 @@ def lived(fresh: str, clock_of) -> Iterator[str]:
             )
         queue.see_worker(number, stopped=True)
         queue.stop_worker(first)
-        queue.seed_dag([{"id": "task", "agent": "nobody"}], "dag.yaml")
-        queue.reset_dag()
         done = queue.enqueue("send", {"a": 1, "b": [None, 1.5, "ü"]}, name="done", key="done")
         queue.enqueue("send", after=[done], key="later")
         [job] = queue.claim("one", start=True)
@@ -152,6 +150,9 @@ def lived(fresh: str, clock_of) -> Iterator[str]:
             "defer_schedule('psql', 1, 'no')",
         ):
             queue.connection.execute(f"select moonmind_queue.{statement}")
+        queue.seed_dag([{"id": "task", "agent": "nobody"}], "dag.yaml")
+        queue.reset_dag()
+        queue.seed_dag([{"id": "other", "agent": "nobody"}], dag="other")
         queue.set_limit("kind", "other", 9)
         queue.set_limit("concurrency_key", "*", 1)
         queue.pause("codex", "for good")

@@ -449,11 +449,12 @@ class Model:
         self.workers[new_id] = (name, self.now, False)
         return new_id
 
-    def see_worker(self, worker_id: int, *, stopped: bool = False) -> None:
-        """A process lives, or ends."""
+    def see_worker(self, worker_id: int, *, stopped: bool = False) -> bool:
+        """A process lives, or ends; nobody asks it to."""
         name, *_ = self.workers[worker_id]
         self._check_worker(name)
         self.workers[worker_id] = (name, self.now, stopped)
+        return False
 
     # --- schedule --------------------------------------------------------------------------
 

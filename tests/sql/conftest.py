@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -49,29 +49,42 @@ def here(session) -> Queue:
     return Queue(session(autocommit=True))
 
 
-@pytest.fixture
-def sleeper(session) -> Callable[..., psycopg.Connection]:
-    """A session that listens, as a worker that dozes does: for some agents, or for all."""
+class Sleeper:
+    """A session that listens, and sleeps as a worker does that serves some agents, or all."""
 
-    def listen(*agents: str) -> psycopg.Connection:
-        connection = session(autocommit=True)
-        connection.execute("listen moonmind_queue")
-        queue = Queue(connection)
-        queue.doze(
-            queue.register_worker(
-                "sleeper",
-                agents=list(agents) or None,
-                kinds=None,
-                capabilities=[],
-                slots=1,
-                host="h",
-                pid=1,
-                version="1",
-            )
+    def __init__(self, connection: psycopg.Connection, agents: tuple[str, ...]) -> None:
+        self.execute, self.notifies = connection.execute, connection.notifies
+        self.execute("listen moonmind_queue")
+        self._queue = Queue(connection)
+        self._process = self._queue.register_worker(
+            "sleeper",
+            agents=list(agents) or None,
+            kinds=None,
+            capabilities=[],
+            slots=1,
+            host="h",
+            pid=1,
+            version="1",
         )
-        return connection
+        self.doze()
 
-    return listen
+    def doze(self) -> None:
+        """Sleep until the next notification."""
+        self._queue.doze(self._process)
+
+    def heard(self) -> list[str]:
+        """Return the agents that were notified since the last call, and sleep again."""
+        self.execute("select pg_notify('moonmind_queue', 'that was all')")
+        with closing(self.notifies(timeout=15)) as notices:  # it holds the connection's lock
+            agents = list(iter(lambda: next(notices).payload, "that was all"))
+        self.doze()
+        return agents
+
+
+@pytest.fixture
+def sleeper(session) -> Callable[..., Sleeper]:
+    """Fall asleep, for some agents or for all."""
+    return lambda *agents: Sleeper(session(autocommit=True), agents)
 
 
 @pytest.fixture

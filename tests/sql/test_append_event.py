@@ -25,6 +25,8 @@ OWN = [
     "repaired",
     "scheduled",
     "artifact",
+    "updated",
+    "removed",
 ]
 
 

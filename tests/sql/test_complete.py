@@ -26,15 +26,8 @@ BOTH = pytest.mark.parametrize("complete", [one_by_one, in_bulk], ids=lambda way
 
 @pytest.fixture
 def heard(sleeper):
-    """Listen from now on; called, it gives the agents that were notified until then."""
-    connection = sleeper()
-
-    def until_now():
-        connection.execute("select pg_notify('moonmind_queue', 'that was all')")
-        payloads = iter(notify.payload for notify in connection.notifies(timeout=15))
-        return list(iter(lambda: next(payloads), "that was all"))
-
-    return until_now
+    """Sleep from now on; called, it gives the agents that were notified, and sleeps again."""
+    return sleeper().heard
 
 
 @BOTH

@@ -14,15 +14,8 @@ HOUR = timedelta(hours=1)
 
 @pytest.fixture
 def heard(sleeper):
-    """Listen from now on; called, it gives the agents that were notified until then."""
-    connection = sleeper()
-
-    def until_now():
-        connection.execute("select pg_notify('moonmind_queue', 'that was all')")
-        payloads = iter(notify.payload for notify in connection.notifies(timeout=15))
-        return list(iter(lambda: next(payloads), "that was all"))
-
-    return until_now
+    """Sleep from now on; called, it gives the agents that were notified, and sleeps again."""
+    return sleeper().heard
 
 
 def enqueue(db, arguments, *values):
@@ -296,8 +289,9 @@ def test_a_job_of_the_future_is_notified_too(here, heard):
     assert heard() == ["claude"]
 
 
-def test_equal_notifications_of_one_transaction_are_folded(session, heard):
+def test_equal_notifications_of_one_transaction_are_folded(session, sleeper):
     """A hundred jobs for one agent wake it once."""
+    listener = sleeper("claude", "codex")
     producer = session()
     for _ in range(100):
         Queue(producer).enqueue("k", agent="claude")
@@ -305,7 +299,7 @@ def test_equal_notifications_of_one_transaction_are_folded(session, heard):
 
     producer.commit()
 
-    assert sorted(heard()) == ["claude", "codex"]
+    assert sorted(listener.heard()) == ["claude", "codex"]
 
 
 @pytest.mark.parametrize("end", ["rollback", "wait"])

@@ -194,6 +194,7 @@ def test_workers_that_a_limit_kept_waiting_are_woken(here, sleeper):
 
     here.complete(held)
     [first] = listener.notifies(timeout=5, stop_after=1)
+    listener.doze()
     here.set_limit("agent", "codex", 2)
     [second] = listener.notifies(timeout=5, stop_after=1)
 

@@ -126,6 +126,7 @@ def test_resuming_wakes_workers(here, sleeper):
 
     here.resume("a")
     [first] = listener.notifies(timeout=5, stop_after=1)
+    listener.doze()
     here.resume()
     [second] = listener.notifies(timeout=5, stop_after=1)
 

@@ -47,7 +47,7 @@ def test_dead_letters_and_failed_jobs_are_queued_again_with_an_event(queue, cloc
         ({"states": ["dead_letter"]}, [1, 3]),
         ({"states": ["cancelled", "succeeded"]}, []),
         ({"agent": "claude"}, [2]),
-        ({"kind": "shell"}, [3]),
+        ({"kind": "other"}, [3]),
         ({"error": "rate limit"}, [1, 3]),
         ({"error": "rate%limit"}, []),
         ({"since": HOUR}, [2, 3]),
@@ -67,7 +67,7 @@ def test_what_matches_is_taken_and_a_dry_run_says_the_same(queue, clock, chosen,
     clock.advance(HOUR)
     second = ends(queue, "failed", "no such branch", agent="claude")
     clock.advance(HOUR)
-    third = ends(queue, "dead_letter", "the rate limit again", kind="shell")
+    third = ends(queue, "dead_letter", "the rate limit again", kind="other")
     jobs = [first, second, third]
     chosen = {
         name: begin + value if isinstance(value, timedelta) else value

@@ -606,13 +606,7 @@ def test_adding_and_going_on_wake_workers_and_trying_out_does_not(here, sleeper)
 
     def heard(call):
         call()
-        here.connection.execute("notify moonmind_queue, 'end'")
-        payloads = []
-        for note in listener.notifies(timeout=15):
-            if note.payload == "end":
-                return payloads
-            payloads.append(note.payload)
-        raise AssertionError("not even the end was heard")
+        return listener.heard()
 
     def add():
         here.add_schedule("s", "0 2 * * *", {"kind": "noop", "agent": "claude"})

@@ -10,9 +10,9 @@ from moonmind_queue import InvalidArgument, Queue
 HOUR = timedelta(hours=1)
 
 
-def task(name, *deps, agent="codex", **members):
+def task(id_, *deps, agent="codex", **members):
     """A task as a file has it."""
-    return {"id": name, "agent": agent, "deps": list(deps), **members}
+    return {"id": id_, "agent": agent, "deps": list(deps), **members}
 
 
 def outcomes(queue, *tasks, **options):
@@ -259,9 +259,9 @@ def test_a_job_that_has_the_id_of_a_task_is_that_task(queue):
         ([task("a", payload=[])], r"task 1 \(a\): payload is not an object"),
         ([task("a", payload={"kind": 7})], r"task 1 \(a\): payload.kind is not a string"),
         ([task("a", agnt="x")], r"task 1 \(a\): unknown name agnt; there are id, name, agent"),
-        ([task("a", agent=" ")], ""),
+        ([task("a", agent=" ")], "lane_agent_is_given"),
         ([task("a", max_attempts=0)], "max_attempts"),
-        ([task("a", timeout="soon")], ""),
+        ([task("a", timeout="soon")], "soon"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -40,16 +40,72 @@ def test_nobody_is_notified_while_nobody_sleeps(here, worker, heard):
     assert heard() == 0
 
 
-def test_who_sleeps_is_notified_until_awake(here, worker, heard):
-    """Again and again: one notification does not wake everybody for good."""
+def test_who_sleeps_is_notified_once(here, worker, heard):
+    """Then it is awake, and the next producers pay nothing, until it falls asleep again."""
     here.doze(worker)
     here.enqueue("k")
     here.enqueue("k")
-    asleep = heard()
-    here.doze(worker, asleep=False)
+    first = heard()
+    here.doze(worker)
     here.enqueue("k")
 
-    assert (asleep, heard()) == (2, 0)
+    assert (first, heard()) == (1, 1)
+
+
+def test_who_got_up_by_itself_is_not_notified(here, worker, heard):
+    """As a worker does that ends."""
+    here.doze(worker)
+    here.doze(worker, asleep=False)
+
+    here.enqueue("k")
+
+    assert heard() == 0
+
+
+def test_a_producer_that_takes_its_wake_up_back_leaves_the_worker_asleep(
+    here, session, worker, heard
+):
+    """Whether it rolls back all it did or to a savepoint."""
+    here.doze(worker)
+    producer = session()
+    with producer.transaction(force_rollback=True):
+        Queue(producer).enqueue("k")
+    producer.commit()
+
+    here.enqueue("k")
+
+    assert heard() == 1
+
+
+def test_a_producer_beside_one_that_may_roll_back_notifies_too(here, session, worker, heard):
+    """And does not wait for it: its own job would lie there unseen."""
+    here.doze(worker)
+    slow = session()
+    Queue(slow).enqueue("k")
+
+    here.enqueue("k")
+
+    assert heard() == 1
+    slow.rollback()
+    here.enqueue("k")
+    assert heard() == 1
+
+
+@pytest.mark.parametrize("asleep", [True, False])
+def test_falling_asleep_and_getting_up_wait_for_no_producer(here, session, worker, heard, asleep):
+    """One that is waking this worker may keep its transaction open for long."""
+    here.doze(worker)
+    slow = session()
+    Queue(slow).enqueue("k")
+
+    process = session(autocommit=True)
+    process.execute("set lock_timeout = '5s'")
+    Queue(process).doze(worker, asleep=asleep)
+
+    slow.commit()
+    heard()
+    here.enqueue("k")
+    assert heard() == asleep
 
 
 @pytest.mark.parametrize(("agents", "notified"), [(["codex"], 1), (["claude"], 0), (None, 1)])

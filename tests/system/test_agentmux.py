@@ -332,7 +332,9 @@ def test_a_watched_page_is_drawn_again_when_something_happens(fresh, home, dag, 
     agentmux("tasks", "seed", dag(SMOKE))
     page = home / "state" / "status.md"
     with subprocess.Popen(
-        [Path(sys.executable).with_name("agentmux"), "status", "--watch"],
+        # Who starts us in the background has interrupts ignored.
+        ["env", "--default-signal=INT", Path(sys.executable).with_name("agentmux"),
+         "status", "--watch"],
         env={**os.environ, "DATABASE_URL": fresh, "MOONMIND_AGENTMUX_HOME": str(home)},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as watching:  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 from waiting import eventually
 
 import moonmind_queue
-from moonmind_queue import CoolDown, Queue, Stopped
+from moonmind_queue import CoolDown, Queue, Stopped, Worker
 from moonmind_queue.executors.noop import Noop
 
 WORKERS = 30
@@ -93,8 +93,30 @@ def test_a_job_that_is_committed_while_workers_fall_asleep(start, fresh, produce
     eventually(lambda: produce.get(job).state == "succeeded", within=5)
 
 
-def test_a_full_worker_is_not_notified(start, produce, look, asleep):
-    """Whoever has no slot free does not sleep for more, so producers send it nothing."""
+def test_a_worker_that_is_woken_while_it_falls_asleep(start, produce, monkeypatch):
+    """The notification comes before the answer of doze(); it falls asleep again all the same."""
+    notified, doze, hear = [], Queue.doze, Worker._notified
+    monkeypatch.setattr(Worker, "_notified", lambda worker: (hear(worker), notified.append(worker)))
+
+    def beset(queue, worker_id):
+        doze(queue, worker_id)
+        monkeypatch.setattr(Queue, "doze", doze)
+        before = len(notified)
+        jobs.append(produce.enqueue("noop"))
+        eventually(lambda: len(notified) > before)
+
+    jobs = []
+    monkeypatch.setattr(Queue, "doze", beset)
+    start()
+    eventually(lambda: jobs and produce.get(jobs[0]).state == "succeeded")
+
+    jobs.append(produce.enqueue("noop"))
+
+    eventually(lambda: produce.get(jobs[1]).state == "succeeded")
+
+
+def test_a_full_worker_is_notified_once_at_most(start, produce, look, asleep):
+    """Then it is no sleeper any more, until it has a slot free again."""
     ends = threading.Event()
 
     def busy(job, context):
@@ -104,9 +126,11 @@ def test_a_full_worker_is_not_notified(start, produce, look, asleep):
     start({"busy": Handled(busy)}, slots=2)
     asleep(1)
     jobs = [produce.enqueue("busy") for _ in range(2)]
-
     eventually(lambda: [produce.get(job).state for job in jobs] == ["running"] * 2)
-    eventually(lambda: look("select from moonmind_queue.sleeper") == [])
+
+    produce.enqueue("busy")
+
+    assert look("select from moonmind_queue.sleeper") == []
     ends.set()
     asleep(1)
 

@@ -60,6 +60,19 @@ def test_short_jobs_are_wanted_ahead_twice_as_many_each_time(crew, ended):
     assert not crew.prompt
 
 
+def test_one_long_job_makes_forget_the_short_ones(crew, ended, gate):
+    """However many there were: what comes behind it may be as long, and others could begin it."""
+    for turn in range(1, 14):
+        crew.add(attempts(2))
+        eventually(lambda turn=turn: len(ended) == 2 * turn)
+    crew.add(attempts(1, wait=True))
+    eventually(crew.unstarted)
+    gate.open.set()
+    eventually(lambda: len(ended) == 27)
+
+    assert crew.room() <= 3
+
+
 def test_without_a_backlog_fewer_and_fewer_are_wanted(crew, ended):
     """A worker that finds all there is holds nothing back; what comes begins at once."""
     for turn in range(1, 14):
@@ -124,8 +137,13 @@ def test_its_threads_end_with_it(crew, ended):
     """A worker that has stopped leaves nothing behind in its process."""
     crew.add(attempts(2))
     eventually(lambda: len(ended) == 2)
-    before = threading.active_count()
+    assert _threads_of_crews()
 
     crew.stop()
 
-    eventually(lambda: threading.active_count() == before - 2)
+    eventually(lambda: not _threads_of_crews())
+
+
+def _threads_of_crews():
+    """By their names: other threads of the process may end meanwhile."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith("jobs-")]

@@ -102,3 +102,44 @@ def test_a_large_file_is_copied_and_found_again(folder, tmp_path):
     assert not folder.has("artifacts/a/1-1/big", 3)
     assert not folder.has("artifacts/a/1-1/link", 3_000_000)
     assert not folder.has("artifacts/a/1-1/none", 0)
+
+
+def test_what_is_read_is_a_regular_file_of_bounded_size(folder):
+    """Nothing is made by looking; a link, a folder and too many bytes are refused by name."""
+    with pytest.raises(FileNotFoundError):
+        folder.read("state/status.md", 10)
+    assert list(folder.files("state")) == []
+    assert not folder.root.exists()
+
+    folder.write("state/status.md", b"0123456789")
+    (folder.root / "state" / "link").symlink_to("status.md")
+    assert folder.read("state/status.md", 10) == b"0123456789"
+    for path, limit, told in (
+        ("state/status.md", 9, "state/status.md has more than the 9 bytes"),
+        ("state/link", 10, "state/link is a link"),
+        ("state", 10, "state is no regular file"),
+        ("state/status.md/x", 10, "'status.md' below home is no directory"),
+    ):
+        with pytest.raises(InvalidArgument, match=told):
+            folder.read(path, limit)
+    with pytest.raises(FileNotFoundError):
+        folder.read("none/status.md", 10)
+    assert [each.name for each in folder.root.iterdir()] == ["state"]
+
+
+def test_files_are_found_below_a_folder_and_links_are_not_followed(folder, tmp_path):
+    """However deep, up to 64 folders; not those that are being written."""
+    deep = "/".join(["artifacts", *["d"] * 64])
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret").touch()
+    for path in ("artifacts/b", "artifacts/a/1-1/x", f"{deep}/in", f"{deep}/d/too-deep"):
+        folder.write(path, b"")
+    (folder.root / "artifacts" / "away").symlink_to(tmp_path / "outside")
+    (folder.root / "artifacts" / "link").symlink_to(tmp_path / "outside" / "secret")
+
+    with folder.writing("artifacts/half"):
+        assert list(folder.files("artifacts")) == [
+            "artifacts/a/1-1/x", "artifacts/b", f"{deep}/in",
+        ]  # fmt: skip
+    with pytest.raises(InvalidArgument):
+        list(folder.files("artifacts/away"))

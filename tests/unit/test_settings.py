@@ -120,3 +120,65 @@ def test_description_masks_the_database_and_names_the_source():
     assert "hunter2secret" not in str(rows)
     assert by_variable["MOONMIND_CODEX_MODEL"]["source"] == "CODEX_MODEL"
     assert by_variable["MOONMIND_LEASE_SECONDS"]["source"] == "default"
+
+
+def test_programs_that_shell_jobs_may_run(environment):
+    """A JSON list: a name or a path alone, or an object with patterns for the arguments."""
+    environment.setenv(
+        "MOONMIND_SHELL_ALLOW",
+        '["git", "/opt/site/deploy", {"program": "make", "args": ["test|lint"], "more": "-j"}]',
+    )
+
+    programs = Settings.load().shell_allow
+
+    assert [each.program for each in programs] == ["git", "/opt/site/deploy", "make"]
+    assert (programs[0].args, programs[0].more) == (None, None)
+    assert (programs[2].args, programs[2].more) == (("test|lint",), "-j")
+
+
+def test_nothing_may_run_unless_somebody_says_so(environment):
+    """The list is empty by default, and where the variable is empty."""
+    environment.setenv("MOONMIND_SHELL_ALLOW", "")
+
+    assert Settings.load().shell_allow == ()
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("git", r': must be a JSON list such as \["git"\]'),
+        ('"git"', r': must be a JSON list such as \["git"\]'),
+        ('{"program": "git"}', r': must be a JSON list such as \["git"\]'),
+        ("[5]", r"\[0\]: must be the name of a program, or an object"),
+        ('["git", ""]', r"\[1\].program: must be a program's name, or its absolute path"),
+        ('["bin/git"]', r"\[0\].program: must be a program's name, or its absolute path"),
+        ('["/bin/../git"]', r"\[0\].program: must be a program's name, or its absolute path"),
+        ('["//bin/git"]', r"\[0\].program: must be a program's name, or its absolute path"),
+        ('["/bin/"]', r"\[0\].program: must be a program's name, or its absolute path"),
+        ('["-git"]', r"\[0\].program: must be a program's name, or its absolute path"),
+        ('["git "]', r"\[0\].program: must be a program's name, or its absolute path"),
+        ('["git\\u0000"]', r"\[0\].program: must be a program's name, or its absolute path"),
+        ('[{"args": []}]', r"\[0\].program: is missing"),
+        ('[{"program": "git", "arg": []}]', r"\[0\].arg: is not known; there are program, args"),
+        ('[{"program": "git", "args": "status"}]', r"\[0\].args: input should be"),
+        ('[{"program": "git", "args": ["("]}]', r"\[0\].args\[0\]: is not a regular expression"),
+        ('[{"program": "git", "more": "["}]', r"\[0\].more: is not a regular expression"),
+    ],
+)
+def test_a_list_of_programs_that_cannot_be_meant(environment, value, message):
+    """The error says which entry is wrong, and how."""
+    environment.setenv("MOONMIND_SHELL_ALLOW", value)
+
+    with pytest.raises(SettingsError, match=f"^MOONMIND_SHELL_ALLOW{message}"):
+        Settings.load()
+
+
+@pytest.mark.parametrize(
+    "what", ["MEMORY_MB", "CPU_SECONDS", "FILE_MB", "DIRECTORY_MB", "PROCESSES"]
+)
+def test_limits_of_shell_jobs_are_positive(environment, what):
+    """A limit of nothing would refuse every program, and there is no word for none."""
+    environment.setenv(f"MOONMIND_SHELL_{what}", "0")
+
+    with pytest.raises(SettingsError, match=f"MOONMIND_SHELL_{what}"):
+        Settings.load()

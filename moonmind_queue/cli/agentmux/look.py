@@ -176,8 +176,8 @@ def _page(seen: "Status") -> "RenderableType":
     for each in seen.workers:
         style = {"live": "green", "stale": "red"}.get(each["status"], "dim")
         age = f"{duration(seen.at - each['seen_at'])} ago"
-        state = Text(each["status"], style=style)
-        workers.add_row(each["agent"], each["worker"], state, age, each["task"] or "")
+        word = Text(each["status"], style=style)
+        workers.add_row(each["agent"], each["worker"], word, age, each["task"] or "")
     parts: list[RenderableType] = [counts]
     if seen.stuck:
         parts.append(heading("blocked, or waiting for what failed"))
