@@ -35,6 +35,7 @@ class Ending:
     result: Mapping[str, Any] | None = None
     reason: str = ""
     after: timedelta | None = None
+    source: str | None = None  # of the reason; the rules for failures say what it means
     jobs: Sequence[Mapping[str, Any]] = ()  # to be added with the success
 
 
@@ -120,12 +121,14 @@ class Attempt:
             if self.stopping:
                 return Ending("stopped", reason=str(stopped))
             return Ending("retry", reason=f"stopped by itself: {stopped}")
-        except (Fail, InvalidPayload) as error:
+        except InvalidPayload as error:
             return Ending("fail", reason=str(error))
+        except Fail as error:
+            return Ending("fail", reason=str(error), source=error.source)
         except Block as error:
-            return Ending("block", reason=str(error))
+            return Ending("block", reason=str(error), source=error.source)
         except Retry as error:
-            return Ending("retry", reason=str(error), after=error.after)
+            return Ending("retry", reason=str(error), after=error.after, source=error.source)
         except CoolDown as error:
             return Ending("cool_down", reason=str(error), after=error.lasting)
         except LeaseLost as error:

@@ -1,7 +1,6 @@
 """What operators ask of the database: step into jobs' lives, set the rules of the queue."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 from moonmind_queue._calls import Call, column, nothing, rows, value
@@ -22,8 +21,14 @@ def unlock(job_id: int, *, force: bool = False) -> Call[JobState]:
 
 def classify_failure(source: str, text: str) -> Call[FailureRule | None]:
     """Return the rule that says what a failure means; ``None`` where none does."""
-    found = rows(FailureRule, "classify_failure", source=source, text=storable(text))
-    return replace(found, read=lambda rules: rules[0] if rules else None)
+    rules = rows(FailureRule, "classify_failure", source=source, text=storable(text))
+    return Call(
+        source=rules.source,
+        statement=rules.statement,
+        values=rules.values,
+        row=rules.row,
+        read=lambda found: found[0] if found else None,
+    )
 
 
 def set_failure_rule(

@@ -130,7 +130,11 @@ class Reporter:
                 log.info("job.released", job=job.id)
             else:
                 state = queue.fail(
-                    job, ending.reason, outcome=ending.verdict, retry_in=ending.after
+                    job,
+                    ending.reason,
+                    outcome=ending.verdict,
+                    retry_in=ending.after,
+                    source=ending.source,
                 )
                 log.warning("job.ended", job=job.id, state=state, error=ending.reason)
         except LeaseLost as error:

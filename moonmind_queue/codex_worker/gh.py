@@ -13,28 +13,13 @@ from threading import Event
 
 from moonmind_queue.codex_worker.codex import NETWORK
 from moonmind_queue.codex_worker.journal import Journal
-from moonmind_queue.errors import QueueError
-from moonmind_queue.executors import Block, Retry, Stopped
+from moonmind_queue.executors import Block, Outcome, Retry, Stopped
 from moonmind_queue.executors.process import End, run
 
 TIMEOUT = 60.0  # seconds for one request
 TITLE_LIMIT, BODY_LIMIT = 250, 60_000  # characters that GitHub takes
 
 _KEPT = ("PATH", "GH_CONFIG_DIR", "GH_HOST", *NETWORK)
-# What gh says when a person has to act; all else may be the network.
-_AUTHENTICATION = (
-    "gh auth login",
-    "http 401",
-    "http 403",
-    "bad credentials",
-    "must have push access",
-    "resource not accessible",
-)
-_REFUSED = ("http 404", "could not resolve to a repository", "http 422", "no commits between")
-
-
-class GitHubUnavailable(QueueError):
-    """This machine has no ``gh`` that could open a pull request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +32,8 @@ class GitHub:
     stop: Event | None
 
     def find(self, repository: str, head: str) -> str | None:
-        """Return the open pull request from a branch, if there is one."""
-        arguments = ("pr", "list", "--repo", repository, "--head", head, "--state", "open")
+        """Return the latest pull request from a branch, if there is one: merged ones count too."""
+        arguments = ("pr", "list", "--repo", repository, "--head", head, "--state", "all")
         answer = self._ask(*arguments, "--json", "url", "--limit", "1")
         found = json.loads(answer or "[]")
         return str(found[0]["url"]) if found else None
@@ -92,13 +77,9 @@ class GitHub:
         self.journal.log(f"gh answered in {time.monotonic() - began:.1f} s")
         return b"\n".join(output).decode(errors="replace")
 
-    def _outcome(self, arguments: tuple[str, ...], said: bytes) -> Exception:
+    def _outcome(self, arguments: tuple[str, ...], said: bytes) -> Outcome:
         reason = self.journal.shorten(said.decode(errors="replace")) or "it said nothing"
-        text = f"gh {arguments[0]} {arguments[1]} failed: {reason}"
-        low = reason.lower()
-        if any(each in low for each in (*_AUTHENTICATION, *_REFUSED)):
-            return Block(text)
-        return Retry(text)
+        return Retry(f"gh {arguments[0]} {arguments[1]} failed: {reason}", source="gh")
 
     def _environment(self) -> dict[str, str]:
         kept = {name: value for name in _KEPT if (value := self.environ.get(name))}

@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Event
 
 from moonmind_queue.codex_worker.codex import NETWORK
-from moonmind_queue.executors import Fail, Outcome, Retry, Stopped
+from moonmind_queue.executors import Outcome, Retry, Stopped
 from moonmind_queue.executors.lines import Sink
 from moonmind_queue.executors.process import End, Ended, run
 
@@ -29,6 +29,7 @@ _KEPT = (
     "GIT_SSL_CAINFO",
     *NETWORK,
 )
+_REMOTE = ("ls-remote", "fetch", "push")  # the commands that talk to another machine
 # Git asks this for the token of GitHub; it is in git's environment and in no argument or address.
 _HELPER = (
     "!f() { test \"$1\" = get && printf 'username=x-access-token\\npassword=%s\\n'"
@@ -57,22 +58,6 @@ _OPTIONS = (
     "advice.detachedHead=false",
     "init.defaultBranch=main",
 )
-# What git says when another attempt cannot do better. Everything else may be the network.
-_FINAL = (
-    "not found",
-    "does not exist",
-    "could not read username",
-    "could not read password",
-    "authentication failed",
-    "permission denied (",
-    "access denied",
-    "host key verification failed",
-    "returned error: 401",
-    "returned error: 403",
-    "returned error: 404",
-    "does not appear to be a git repository",
-)
-_NETWORK = ("could not resolve", "could not connect", "connection ", "timed out")
 _LISTING_LIMIT = 64 * 1024 * 1024  # bytes: a listing with -z is one line
 
 
@@ -81,10 +66,8 @@ class GitFailed(Exception):
 
     @property
     def outcome(self) -> Outcome:
-        """What this means for the attempt."""
-        text = str(self).lower()
-        final = any(each in text for each in _FINAL) and not any(each in text for each in _NETWORK)
-        return Fail(str(self)) if final else Retry(str(self))
+        """What this means for the attempt; the rules for failures of git know more."""
+        return Retry(str(self), source="git")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +96,7 @@ class Git:
         is added to what git gets;
         ``quiet`` keeps the output out of the log.
         """
-        environment = _environment(self.environ) | dict(env or {})
+        environment = _environment(self.environ, arguments[0]) | dict(env or {})
         if index is not None:
             environment["GIT_INDEX_FILE"] = str(index)
         where = [f"--git-dir={tree[0]}", f"--work-tree={tree[1]}"] if tree is not None else []
@@ -156,9 +139,9 @@ def _check(ended: Ended, command: str, said: Sequence[bytes]) -> None:
         raise GitFailed(f"git {command} exited with {ended.returncode}: {_reason(said)}")
 
 
-def _environment(environ: Mapping[str, str]) -> dict[str, str]:
+def _environment(environ: Mapping[str, str], command: str) -> dict[str, str]:
     kept = {name: value for name in _KEPT if (value := environ.get(name))}
-    if token := environ.get("GITHUB_TOKEN"):
+    if command in _REMOTE and (token := environ.get("GITHUB_TOKEN")):
         kept |= {
             "MOONMIND_GITHUB_TOKEN": token,
             "GIT_CONFIG_COUNT": "1",

@@ -137,7 +137,7 @@ class Publish(_Part):
     base_branch: Annotated[
         Annotated[str, StringConstraints(max_length=250), AfterValidator(_ref)] | None,
         BeforeValidator(_blank_is_none),
-    ] = Field(None, alias="baseBranch")
+    ] = Field(default=None, alias="baseBranch")
     """What the pull request is to be merged into; by default the repository's own branch."""
     draft: bool = False
 
@@ -224,6 +224,6 @@ def _fault(error: Any) -> str:
     if kind == "string_pattern_mismatch":
         return f"{where}: must be a name, such as Codex lists"
     if kind == "codex_exec":
-        return f"{where}: {error['msg']}"
+        return f"{where}: {error['msg']}" if where else str(error["msg"])
     message = _WORDS.get(kind) or error["msg"][:1].lower() + error["msg"][1:]
     return f"{where}: {message}"

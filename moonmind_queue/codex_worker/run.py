@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 import structlog
 
-from moonmind_queue.codex_worker import failures, publish
+from moonmind_queue.codex_worker import publish
 from moonmind_queue.codex_worker.checkout import Changes, Checkout
 from moonmind_queue.codex_worker.codex import Codex
 from moonmind_queue.codex_worker.gh import GitHub
@@ -144,9 +144,7 @@ class Run:
             )
             patch = self._workspace.artifacts / PATCH
             patch.parent.mkdir()
-            there = self._context.fetch(str(earlier.data["patch"]), patch)
-            if not there or checkout.restore(git, patch) != earlier.content:
-                raise Fail("what an earlier attempt was about to publish is gone; retry the job")
+            self._restore(git, checkout, earlier, patch)
             self._journal.progress("going on where an earlier attempt stopped", {"base": base})
             self._facts["published"] = self._publisher(git).publish(
                 checkout, earlier.content, earlier.data
@@ -156,6 +154,11 @@ class Run:
         except Exception as error:
             failure = _outcome(error)
         return self._end(str(earlier.data.get("changes", "")), failure)
+
+    def _restore(self, git: Git, checkout: Checkout, earlier: Step, patch: Path) -> None:
+        there = self._context.fetch(str(earlier.data["patch"]), patch)
+        if not there or checkout.restore(git, patch) != earlier.content:
+            raise Fail("what an earlier attempt was about to publish is gone; retry the job")
 
     def _end(self, changes: str, failure: Outcome | None) -> dict[str, Any]:
         """Attach what there is, and return the result or raise the outcome."""
@@ -253,9 +256,11 @@ class Run:
         if ended.end is End.STOPPED:
             raise Stopped("stopped while codex was running")
         if ended.end is End.TIMEOUT:
-            raise Retry(f"run exceeded {seconds:g} s")
+            raise Retry(f"the run exceeded {seconds:g} s", source="run")
         if ended.returncode:
-            raise failures.outcome(ended.returncode, transcript.error or transcript.complaint or "")
+            said = transcript.error or transcript.complaint or "it gave no reason"
+            text = f"codex exec exited with {ended.returncode}: {said}"
+            raise Retry(text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"), source="codex")
 
     def _compare(self, checkout: Checkout, git: Git) -> Changes | None:
         """Make the patch; raises when there is one that cannot be kept."""
@@ -370,5 +375,5 @@ def _add(failure: Outcome | None, other: Outcome) -> Outcome:
     """Keep the first failure and say the second as well."""
     if failure is None:
         return other
-    failure.args = (f"{failure}; {other}",)
+    failure.args = (f"{failure}; {other}",)  # what the first means decides
     return failure

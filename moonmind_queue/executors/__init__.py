@@ -125,14 +125,24 @@ class Executor(Protocol):
 
 
 class Outcome(Exception):
-    """How an attempt ended, when not by returning; the text is kept as the job's error."""
+    """How an attempt ended, when not by returning; the text is kept as the job's error.
+
+    ``source`` is what said the text, such as ``codex``: what the rules for failures make of that
+    goes before (docs/failures.md).
+    """
+
+    def __init__(self, reason: str, *, source: str | None = None) -> None:
+        super().__init__(reason)
+        self.source = source
 
 
 class Retry(Outcome):
     """The attempt failed; another may succeed ``after`` a while (default: back-off)."""
 
-    def __init__(self, reason: str, *, after: timedelta | None = None) -> None:
-        super().__init__(reason)
+    def __init__(
+        self, reason: str, *, after: timedelta | None = None, source: str | None = None
+    ) -> None:
+        super().__init__(reason, source=source)
         self.after = after
 
 

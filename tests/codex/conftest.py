@@ -20,10 +20,12 @@ from model_server import MODEL, ModelServer, Script, make_codex_home
 
 from moonmind_queue.codex_worker.codex import Codex
 from moonmind_queue.codex_worker.handlers import CodexExec
+from moonmind_queue.codex_worker.publish import Identity
 from moonmind_queue.executors import Outcome
 from moonmind_queue.model import ClaimedJob
 
 LIMIT = 10 * 1024 * 1024
+IDENTITY = Identity(name="Moonmind", email="moonmind@example.org")
 GIT = ("git", "-c", "user.name=Ada", "-c", "user.email=ada@example.org")
 
 
@@ -119,6 +121,7 @@ class Bench:
                 workdir=self.workdir,
                 run_timeout=timeout,
                 artifact_max_bytes=limit,
+                identity=IDENTITY,
             )
             job = make_job(self.payload(**(payload or {})), attempt=attempt)
             try:

@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 from git_server import GitServer
 
+from moonmind_queue import Queue
 from moonmind_queue.codex_worker.checkout import Changes, Checkout
 from moonmind_queue.codex_worker.git import Git
 from moonmind_queue.codex_worker.payload import CodexExecJobPayload
 from moonmind_queue.codex_worker.workspace import Workspace
-from moonmind_queue.executors import Fail, Retry
+from moonmind_queue.executors import Fail, Outcome, Retry
 from moonmind_queue.executors.folder import remove_leftovers
 
 Prepare = Callable[..., "Tree"]
@@ -106,10 +107,18 @@ def test_unknown_ref(prepare: Prepare, ref: str) -> None:
         prepare(ref)
 
 
-def test_unknown_repository(prepare: Prepare) -> None:
-    """A repository that is not there fails the job for good."""
-    with pytest.raises(Fail, match="not found"):
+def test_unknown_repository(prepare: Prepare, queue: Queue) -> None:
+    """A repository that is not there fails the job for good, by the rules for failures."""
+    with pytest.raises(Retry, match="not found") as refusal:
         prepare(repository="nowhere.git")
+    assert means(queue, refusal) == ("repository_not_found", "fail")
+
+
+def means(queue: Queue, refusal: pytest.ExceptionInfo[Outcome]) -> tuple[str, str]:
+    """Return what the rules for failures make of it."""
+    rule = queue.classify_failure(str(refusal.value.source), str(refusal.value))
+    assert rule
+    return rule.name, rule.outcome
 
 
 def test_server_trouble(prepare: Prepare, remote: GitServer) -> None:
@@ -131,17 +140,18 @@ def test_nobody_listens(tmp_path: Path) -> None:
         )
 
 
-def test_password_wanted(demo: Path, tmp_path: Path) -> None:
-    """A repository that asks for a password fails the job, and nobody is asked."""
+def test_password_wanted(demo: Path, tmp_path: Path, queue: Queue) -> None:
+    """A repository that asks for a password blocks the job, and nobody is asked."""
     with GitServer(demo, auth=("ada", "secret")) as server:
         payload = {"repository": server.url("demo.git"), "instruction": "x"}
         git = Git(environ=os.environ, log=lambda _: None, stop=None, deadline=time.monotonic() + 60)
-        with pytest.raises(Fail, match="could not read Username"):
+        with pytest.raises(Retry, match="could not read Username") as refusal:
             Checkout.prepare(
                 git,
                 Workspace.create(tmp_path, 1, 1, keep=False),
                 CodexExecJobPayload.parse(payload),
             )
+    assert means(queue, refusal) == ("repository_access", "block")
 
 
 EDITS = r"""

@@ -23,10 +23,9 @@ from model_server import (
     shell,
 )
 
-from moonmind_queue.codex_worker import failures
 from moonmind_queue.codex_worker.run import WorkerExecutionResult
 from moonmind_queue.errors import ArtifactTooLarge, DatabaseUnavailable, LeaseLost
-from moonmind_queue.executors import Block, Fail, Outcome, Retry, Stopped
+from moonmind_queue.executors import Fail, Outcome, Retry, Stopped
 
 PATCH = "patches/changes.patch"
 ALL = [PATCH, "logs/codex_exec.log", "logs/codex_events.jsonl", "last_message.md"]
@@ -159,45 +158,43 @@ def test_home_is_writable_for_commands(bench: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("turn", "outcome", "text"),
+    ("turn", "rule", "text"),
     [
-        (
-            [http_error(401, message="bad key")],
-            Block,
-            "unexpected status 401 Unauthorized: bad key",
-        ),
-        ([http_error(403, message="no")], Block, "unexpected status 403 Forbidden"),
-        ([http_error(429, code="insufficient_quota")], Block, "Quota exceeded"),
-        ([http_error(400, code="invalid_request_error", message="odd")], Fail, "odd"),
-        ([http_error(500)], Retry, "codex exec exited with 1: "),
-        ([http_error(503)], Retry, "503 Service Unavailable"),
-        ([http_error(429, code="rate_limit")], Retry, "429"),
-        ([drop()], Retry, "stream disconnected"),
+        (http_error(401, message="bad key"), "authentication", "401 Unauthorized: bad key"),
+        (http_error(403, message="no"), "authentication", "unexpected status 403 Forbidden"),
+        (http_error(429, code="insufficient_quota"), "quota", "Quota exceeded"),
+        (http_error(429, code="rate_limit"), "quota", "429"),
+        (http_error(400, code="invalid_request_error", message="odd"), "refused", "odd"),
+        (http_error(500), "network", "codex exec exited with 1: "),
+        (http_error(503), "network", "503 Service Unavailable"),
+        (drop(), "network", "stream disconnected"),
     ],
 )
-def test_failures(bench: Any, turn: Any, outcome: type[Outcome], text: str) -> None:
-    """A person is asked, or it is tried again, or it is over, by what the model server said."""
-    ended = bench.run([turn])
-    assert type(ended.outcome) is outcome
+def test_failures(bench: Any, queue: Any, turn: Any, rule: str, text: str) -> None:
+    """What the real Codex says when a model server fails is what the rules for failures know."""
+    ended = bench.run([[turn]])
+    assert type(ended.outcome) is Retry
     assert str(ended.outcome).startswith("codex exec exited with 1: ")
     assert text in str(ended.outcome)
     assert ended.context.stored_log.rstrip().endswith(str(ended.outcome))
+    assert queue.classify_failure(ended.outcome.source, str(ended.outcome)).name == rule
 
 
 @pytest.mark.parametrize(
-    ("code", "error", "outcome"),
+    ("text", "rule"),
     [
-        (2, "error: unexpected argument '--json' found", Block),
-        (1, "Missing environment variable: `KEY`.", Block),
-        (1, "Codex ran out of room in the model’s context window.", Fail),  # noqa: RUF001
-        (1, "The model `mock` does not exist", Fail),
-        (101, "thread 'main' panicked", Retry),
-        (-9, "", Retry),
+        ("exited with 2: error: unexpected argument '--json' found", "configuration"),
+        ("exited with 1: Missing environment variable: `KEY`.", "authentication"),
+        ("exited with 1: Codex ran out of room in the model's context window.", "context_exceeded"),
+        ("exited with 1: The model `mock` does not exist", "refused"),
+        ("exited with 101: thread 'main' panicked", None),
+        ("exited with -9: it gave no reason", None),
     ],
 )
-def test_other_failures(code: int, error: str, outcome: type[Outcome]) -> None:
+def test_other_failures(queue: Any, text: str, rule: str | None) -> None:
     """Failures that a scripted model cannot bring about are told apart all the same."""
-    assert type(failures.outcome(code, error)) is outcome
+    found = queue.classify_failure("codex", f"codex exec {text}")
+    assert (found and found.name) == rule
 
 
 def test_work_survives_a_failure(bench: Any) -> None:
@@ -229,13 +226,13 @@ def test_timeout(bench: Any) -> None:
     """A run that exceeds its time is ended and tried again, and what it did is kept."""
     ended = bench.run([[shell("echo x > new.txt; sleep 600")], [say("late")]], timeout=2)
     assert isinstance(ended.outcome, Retry)
-    assert str(ended.outcome) == "run exceeded 2 s"
+    assert str(ended.outcome) == "the run exceeded 2 s"
     assert b"new.txt" in ended.context.patch
 
 
 def test_a_model_that_never_answers(bench: Any) -> None:
     """Silence ends at the time limit too."""
-    assert str(bench.run([[hang()]], timeout=1.5).outcome) == "run exceeded 1.5 s"
+    assert str(bench.run([[hang()]], timeout=1.5).outcome) == "the run exceeded 1.5 s"
 
 
 @pytest.mark.parametrize("sandbox", ["workspace-write", "danger-full-access"])
@@ -317,7 +314,7 @@ def test_upload_failure_hides_nothing(bench: Any, recorder: Any) -> None:
     """When nothing can be stored either, the reason of the failure stays the job's error."""
     recorder.refuse = dict.fromkeys(ALL, DatabaseUnavailable("gone"))
     ended = bench.run([[http_error(401, message="bad key")]], context=recorder)
-    assert isinstance(ended.outcome, Block)
+    assert isinstance(ended.outcome, Retry)
     assert "bad key" in str(ended.outcome)
 
 

@@ -8,7 +8,7 @@ HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
-def held(queue):
+def held(queue, clock):
     """A job under a lease."""
     queue.enqueue("k")
     [job] = queue.claim("w", start=True)

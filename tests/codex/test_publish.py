@@ -1,0 +1,174 @@
+"""Publishing: one commit, one branch, one pull request, whoever dies on the way.
+
+The real Codex, git and gh, with servers of their own, on a real queue.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import press
+import pytest
+from codex_cli_bin import bundled_codex_path
+from git_server import GitServer
+from github_server import GitHubServer
+from model_server import MODEL, ModelServer, make_codex_home, patch, say, shell
+
+from moonmind_queue import Queue, connect
+from moonmind_queue.codex_worker import publish
+
+ADD = "*** Begin Patch\n*** Add File: greeting.txt\n+hello\n*** End Patch"
+SCRIPT = [[patch(ADD)], [shell("test -s greeting.txt")], [say("There is a greeting now.")]]
+STEPS = [publish.COMMIT, publish.BRANCH, publish.PUSH, publish.PULL_REQUEST]
+
+
+@dataclass
+class Publishing:
+    """A queue, a worker's surroundings, and the two places where work is published."""
+
+    folder: Path
+    dsn: str
+    queue: Queue
+    bare: Path
+    github: GitHubServer
+    environ: dict[str, str]
+
+    def enqueue(self, mode: str = "pr", **more: Any) -> int:
+        """Add a job for the demo repository, which git takes for one on GitHub."""
+        payload = {
+            "repository": "acme/demo",
+            "instruction": "Greet people.\n\nIn a file of its own.",
+            "publish": {"mode": mode, **more},
+        }
+        return self.queue.enqueue("codex_exec", payload)
+
+    @property
+    def surroundings(self) -> dict[str, Any]:
+        """What the worker is given."""
+        return {
+            "dsn": self.dsn,
+            "environ": self.environ,
+            "workdir": str(self.folder / "work"),
+            "model": MODEL,
+        }
+
+    def work(self) -> None:
+        """Run one job here."""
+        assert press.work(**self.surroundings)
+
+    def die(self, moment: int) -> tuple[int, list[str]]:
+        """Run one job in a process that dies at a moment; returns its status and the moments."""
+        file = self.folder / "surroundings.json"
+        file.write_text(json.dumps(self.surroundings))
+        command = [sys.executable, press.__file__, str(file), str(moment)]
+        ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, timeout=60)
+        passed = [
+            each for each in ended.stdout.splitlines() if each.startswith(("before", "after"))
+        ]
+        return ended.returncode, passed
+
+    def git(self, *arguments: str) -> str:
+        """Ask the remote repository."""
+        answer = subprocess.check_output(["git", *arguments], cwd=self.bare, text=True)
+        return answer.strip()
+
+    def branches(self) -> list[str]:
+        """Return the branches that were published."""
+        names = self.git("for-each-ref", "--format=%(refname:short)", "refs/heads/").splitlines()
+        return [name for name in names if name not in ("trunk", "topic/one")]
+
+    def commits(self) -> int:
+        """Return how many commits the remote has ever got, reachable or not."""
+        objects = self.git("cat-file", "--batch-all-objects", "--batch-check=%(objecttype)")
+        return objects.splitlines().count("commit")
+
+
+@pytest.fixture
+def publishing(tmp_path: Path, demo: Path, fresh: str) -> Iterator[Publishing]:
+    """All of it."""
+    if shutil.which("gh") is None:
+        pytest.fail("gh is not installed: as root, tools/debian_packages.sh gh")
+    home = tmp_path / "home"
+    home.mkdir()
+    with (
+        GitServer(demo) as remote,
+        GitHubServer(tmp_path) as github,
+        ModelServer(lambda _: SCRIPT) as model,
+        connect(fresh) as queue,
+    ):
+        codex = make_codex_home(tmp_path / "codex", model.base_url, bundled_codex_path())
+        rewrite = f'[url "{remote.url("")}"]\n\tinsteadOf = https://github.com/acme/\n'
+        (home / ".gitconfig").write_text(rewrite)
+        environ = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(home),
+            "CODEX_HOME": str(codex),
+            "GH_CONFIG_DIR": str(github.config),
+            "GITHUB_TOKEN": "ghp_" + "A1b2C3d4" * 5,
+        }
+        yield Publishing(tmp_path, fresh, queue, demo / "demo.git", github, environ)
+
+
+def test_a_pull_request_is_opened(publishing: Publishing) -> None:
+    """From a branch with one commit, whose message and text say what was done and by which job."""
+    job = publishing.enqueue()
+    publishing.work()
+
+    done = publishing.queue.get(job)
+    assert done.state == "succeeded", done.error
+    [branch] = publishing.branches()
+    published = done.result["published"]
+    assert published == {
+        "branch": branch,
+        "commit": publishing.git("rev-parse", branch),
+        "pull_request": "https://github.com/acme/demo/pull/1",
+    }
+    assert publishing.git("show", f"{branch}:greeting.txt") == "hello"
+    assert publishing.git("rev-parse", f"{branch}^") == publishing.git("rev-parse", "trunk")
+    message = publishing.git("log", "-1", "--format=%an <%ae>%n%B", branch)
+    assert message == (
+        f"Moonmind <moonmind@example.org>\nGreet people.\n\nIn a file of its own.\n\nJob: {job}"
+    )
+    [request] = publishing.github.pull_requests
+    assert (request.base, request.head, request.title) == ("trunk", branch, "Greet people.")
+    assert "There is a greeting now." in request.body
+    assert "- `test -s greeting.txt (exit status 0)`" in request.body
+    assert f"job {job} of moonmind-queue" in request.body
+    assert publishing.github.tokens == {f"token {publishing.environ['GITHUB_TOKEN']}"}
+
+
+def test_whoever_dies_at_whatever_moment_all_is_published_once(publishing: Publishing) -> None:
+    """A worker is killed at every moment before and after every step; another one goes on.
+
+    The moments are counted while they are passed, so a step that is added is killed at, too.
+    """
+    known = publishing.commits()
+    seen: list[str] = []
+    for moment in range(100):
+        job = publishing.enqueue()
+        status, passed = publishing.die(moment)
+        if status == 0:
+            break
+        assert (status, len(passed)) == (-signal.SIGKILL, moment + 1)
+        seen = passed
+        publishing.queue.unlock(job, force=True)
+        publishing.work()
+
+        done = publishing.queue.get(job)
+        assert done.state == "succeeded", (passed[-1], done.error)
+        assert len(publishing.branches()) == moment + 1, passed[-1]
+        assert publishing.commits() == known + moment + 1, passed[-1]
+        assert len(publishing.github.pull_requests) == moment + 1, passed[-1]
+    assert seen == [
+        f"{when} {call}_step {step}"
+        for step in STEPS
+        for call in ("begin", "end")
+        for when in ("before", "after")
+    ]
