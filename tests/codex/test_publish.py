@@ -39,6 +39,7 @@ class Publishing:
     bare: Path
     github: GitHubServer
     environ: dict[str, str]
+    script: list[Any]
 
     def enqueue(self, mode: str = "pr", **more: Any) -> int:
         """Add a job for the demo repository, which git takes for one on GitHub."""
@@ -95,12 +96,12 @@ def publishing(tmp_path: Path, demo: Path, fresh: str) -> Iterator[Publishing]:
     """All of it."""
     if shutil.which("gh") is None:
         pytest.fail("gh is not installed: as root, tools/debian_packages.sh gh")
-    home = tmp_path / "home"
+    home, script = tmp_path / "home", list(SCRIPT)
     home.mkdir()
     with (
         GitServer(demo) as remote,
         GitHubServer(tmp_path) as github,
-        ModelServer(lambda _: SCRIPT) as model,
+        ModelServer(lambda _: script) as model,
         connect(fresh) as queue,
     ):
         codex = make_codex_home(tmp_path / "codex", model.base_url, bundled_codex_path())
@@ -113,7 +114,7 @@ def publishing(tmp_path: Path, demo: Path, fresh: str) -> Iterator[Publishing]:
             "GH_CONFIG_DIR": str(github.config),
             "GITHUB_TOKEN": "ghp_" + "A1b2C3d4" * 5,
         }
-        yield Publishing(tmp_path, fresh, queue, demo / "demo.git", github, environ)
+        yield Publishing(tmp_path, fresh, queue, demo / "demo.git", github, environ, script)
 
 
 def test_a_pull_request_is_opened(publishing: Publishing) -> None:
@@ -142,6 +143,133 @@ def test_a_pull_request_is_opened(publishing: Publishing) -> None:
     assert "- `test -s greeting.txt (exit status 0)`" in request.body
     assert f"job {job} of moonmind-queue" in request.body
     assert publishing.github.tokens == {f"token {publishing.environ['GITHUB_TOKEN']}"}
+
+
+def test_a_branch_alone_needs_no_github(publishing: Publishing) -> None:
+    """Nor is there a pull request."""
+    publishing.environ["PATH"] = str(publishing.folder / "bin")
+    (publishing.folder / "bin").mkdir()
+    for program in ("git", "sh", "bash", "test"):
+        (publishing.folder / "bin" / program).symlink_to(str(shutil.which(program)))
+    job = publishing.enqueue("branch")
+    publishing.work()
+
+    done = publishing.queue.get(job)
+    assert done.state == "succeeded", done.error
+    assert publishing.branches() == [done.result["published"]["branch"]]
+    assert publishing.github.tokens == set()
+    assert "published branch moonmind-job-" in done.result["summary"]
+
+
+def test_without_changes_nothing_is_published(publishing: Publishing) -> None:
+    """The job succeeds, and says so."""
+    publishing.script[:] = [[say("Nothing to do.")]]
+    job = publishing.enqueue()
+    publishing.work()
+
+    done = publishing.queue.get(job)
+    assert done.state == "succeeded", done.error
+    assert done.result["published"] is None
+    assert "publish skipped: no local changes" in done.result["summary"]
+    assert publishing.branches() == []
+
+
+def test_changes_that_hold_a_secret_are_not_published(publishing: Publishing) -> None:
+    """The patch is stored without it, and a person is asked."""
+    token = publishing.environ["GITHUB_TOKEN"]
+    publishing.script[:] = [[shell(f"echo {token} > key.txt")], [say("Done.")]]
+    job = publishing.enqueue()
+    publishing.work()
+
+    done = publishing.queue.get(job)
+    assert (done.state, done.error) == (
+        "blocked",
+        "the changes hold a secret of this worker: they are not published",
+    )
+    assert publishing.branches() == []
+
+
+def test_a_pull_request_into_itself_is_refused(publishing: Publishing) -> None:
+    """Before it is asked for."""
+    job = publishing.enqueue(baseBranch="trunk")
+    publishing.queue.connection.execute(
+        "insert into moonmind_queue.publication (job_id, step, content, token, data, begun_at)"
+        " values (%s, 'branch', '', 0, '{\"name\": \"trunk\"}', now())",
+        [job],
+    )
+    publishing.work()
+
+    done = publishing.queue.get(job)
+    assert done.state == "blocked"
+    assert "branch trunk is at" in str(done.error)
+    assert publishing.github.pull_requests == []
+
+
+def test_a_base_and_a_draft(publishing: Publishing) -> None:
+    """As the job asks for."""
+    publishing.enqueue(baseBranch="topic/one", draft=True)
+    publishing.work()
+
+    [request] = publishing.github.pull_requests
+    assert (request.base, request.draft) == ("topic/one", True)
+
+
+def test_an_answer_that_was_lost_is_asked_for(publishing: Publishing) -> None:
+    """GitHub made the pull request and hung up: the next attempt finds it by its branch."""
+    publishing.github.hang_up()
+    job = publishing.enqueue()
+    publishing.work()
+    assert publishing.queue.get(job).state == "queued"
+
+    publishing.queue.retry(job)
+    publishing.work()
+
+    done = publishing.queue.get(job)
+    assert done.state == "succeeded", done.error
+    assert done.result["published"]["pull_request"] == publishing.github.pull_requests[0].url
+    assert len(publishing.github.pull_requests) == len(publishing.branches()) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "state", "text"),
+    [
+        (401, "Bad credentials", "blocked", "GITHUB_TOKEN"),
+        (502, "Bad gateway", "queued", "HTTP 502"),
+        (200, "No commits between trunk and it", "blocked", "No commits between"),
+    ],
+)
+def test_what_github_refuses(
+    publishing: Publishing, status: int, message: str, state: str, text: str
+) -> None:
+    """A person is asked, or it is tried again; the branch stays, and the next attempt goes on."""
+    publishing.github.fail(status, message)
+    job = publishing.enqueue()
+    publishing.work()
+    refused = publishing.queue.get(job)
+    assert (refused.state, text in str(refused.error)) == (state, True), refused.error
+
+    publishing.github.mend()
+    publishing.queue.retry(job)
+    publishing.work()
+
+    assert publishing.queue.get(job).state == "succeeded"
+    assert len(publishing.github.pull_requests) == 1
+
+
+def test_a_branch_that_somebody_else_moved_is_left_alone(publishing: Publishing) -> None:
+    """The job is blocked, and says where the branch is."""
+    job = publishing.enqueue()
+    status, _ = publishing.die(10)  # the push is done, and nobody knows
+    assert status == -signal.SIGKILL
+    [branch] = publishing.branches()
+    publishing.git("update-ref", f"refs/heads/{branch}", "refs/heads/topic/one")
+    publishing.queue.unlock(job, force=True)
+    publishing.work()
+
+    done = publishing.queue.get(job)
+    assert done.state == "blocked"
+    assert "where this job has not put it" in str(done.error)
+    assert publishing.git("rev-parse", branch) == publishing.git("rev-parse", "topic/one")
 
 
 def test_whoever_dies_at_whatever_moment_all_is_published_once(publishing: Publishing) -> None:
