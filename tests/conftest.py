@@ -9,6 +9,7 @@ In test databases ``_now()`` reads a table instead of the wall clock; nothing in
 """
 
 import os
+import shutil
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -35,6 +36,12 @@ language sql security definer set search_path = moonmind_queue, pg_temp
 as $$ select coalesce(frozen_at, clock_timestamp() + shift) from moonmind_queue_test.clock $$;
 """
 
+# The fixture that needs a program which Debian has and Python's packages do not.
+PROGRAMS: dict[str, tuple[str, Callable[[], object]]] = {
+    "pooler": ("pgbouncer", lambda: pgbouncer.find()),
+    "publishing": ("gh", lambda: shutil.which("gh")),
+}
+
 SERVERS = pytest.StashKey[list[test_server.Server]]()
 NOTES = pytest.StashKey[list[str]]()
 
@@ -54,8 +61,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Start the server, unless other processes run the tests or one of them is this."""
     config = session.config
     config.stash[SERVERS], config.stash[NOTES] = [], []
-    if test_server.required("pgbouncer") and pgbouncer.find() is None:
-        raise pytest.UsageError("MOONMIND_TEST_REQUIRE names pgbouncer, and there is none")
+    for program, find in PROGRAMS.values():
+        if test_server.required(program) and find() is None:
+            raise pytest.UsageError(f"MOONMIND_TEST_REQUIRE names {program}, and there is none")
     alone = not getattr(config.option, "numprocesses", 0) and not hasattr(config, "workerinput")
     if alone and not config.option.collectonly:
         start_server(config)
@@ -103,13 +111,14 @@ def say(pytestconfig: pytest.Config) -> Callable[[str], None]:
 
 @pytest.hookimpl
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the pooler's tests out where there is none."""
-    through = [item for item in items if "pooler" in getattr(item, "fixturenames", ())]
-    if through and pgbouncer.find() is None:
-        items[:] = [item for item in items if item not in through]
-        config.hook.pytest_deselected(items=through)
-        remedy = "as root, tools/pgbouncer_package.sh has it"
-        config.stash[NOTES].append(f"no pgbouncer: {len(through)} tests left out; {remedy}")
+    """Leave out the tests whose program is not there."""
+    for fixture, (program, find) in PROGRAMS.items():
+        needy = [item for item in items if fixture in getattr(item, "fixturenames", ())]
+        if needy and find() is None:
+            items[:] = [item for item in items if item not in needy]
+            config.hook.pytest_deselected(items=needy)
+            remedy = f"as root, tools/debian_packages.sh {program} has it"
+            config.stash[NOTES].append(f"no {program}: {len(needy)} tests left out; {remedy}")
 
 
 # --- databases -----------------------------------------------------------------------------------

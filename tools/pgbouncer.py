@@ -107,7 +107,9 @@ class PgBouncer:
     def _spawn(self, directory: Path) -> "subprocess.Popen[bytes]":
         program = find()
         if program is None:
-            raise PgBouncerError("there is no pgbouncer: as root, tools/pgbouncer_package.sh")
+            raise PgBouncerError(
+                "there is no pgbouncer: as root, tools/debian_packages.sh pgbouncer"
+            )
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = probe.getsockname()[1]
         (directory / "users").write_text(f'"{self._user}" "{self._password}"\n')

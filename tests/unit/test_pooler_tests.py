@@ -33,7 +33,7 @@ def test_without_pgbouncer_its_tests_are_left_out_in_words():
 
     assert done.returncode == 0
     assert "no pgbouncer: " in done.stdout
-    assert "tools/pgbouncer_package.sh" in done.stdout
+    assert "tools/debian_packages.sh pgbouncer" in done.stdout
     assert "test_pooler.py" not in done.stdout
     assert "test_worker.py" in done.stdout
 
