@@ -73,6 +73,7 @@ class _Desk:
         )
         [[cursor]] = connection.execute("select moonmind_queue.event_cursor()").fetchall()
         queue.seed_dag([{"id": "t", "agent": "codex"}])
+        queue.begin_step(self.held, "push")
         self.valid = {
             "p_job_id": self.held.id, "p_token": self.held.token, "p_job_ids": [self.held.id],
             "p_tokens": [self.held.token], "p_results": ["{}"], "p_artifact_id": artifact,
@@ -98,11 +99,15 @@ class _Desk:
             "p_cursor": cursor, "p_stream": "stdout", "p_stage": "execute",
             "p_content_types": ["text/*"], "p_artifact_max_bytes": 1000,
             "p_tasks": '[{"id": "t", "agent": "codex"}]', "p_source": "dag.yaml",
-            "p_dag": "agentmux",
+            "p_dag": "agentmux", "p_step": "push", "p_text": "exited with 1", "p_pattern": "no",
+            "p_place": 1, "p_rest": "1 h", "p_most": 2, "p_pauses": False, "p_advice": "try",
         }  # fmt: skip
         schedule = {"p_name": "nightly"}
         self.valid_for = {
             "append_log": {"p_content": "line"},
+            "begin_step": {"p_content": "abc"},
+            "end_step": {"p_content": ""},
+            "set_failure_rule": {"p_source": "codex"},
             "open_artifact": {"p_sha256": digest},
             "set_limit": {"p_name": "codex"},
             "redrive": {"p_until": "2027-01-01Z"},

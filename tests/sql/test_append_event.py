@@ -27,6 +27,7 @@ OWN = [
     "artifact",
     "updated",
     "removed",
+    "published",
 ]
 
 

@@ -65,7 +65,7 @@ def ids(claimed):
     ("policy", "admitted", "other"),
     [
         ({"agents": ["codex"]}, {"agent": "codex"}, {"agent": "claude"}),
-        ({"kinds": ["k"]}, {"kind": "k"}, {"kind": "shell"}),
+        ({"kinds": ["k"]}, {"kind": "k"}, {"kind": "other"}),
         (
             {"repositories": ["acme/site"]},
             {"payload": {"repository": "acme/site"}},
@@ -167,7 +167,7 @@ def test_to_ask_for_nothing_that_is_admitted_is_refused_in_words(owner, role, lo
     made = role(**policy)
 
     with pytest.raises(NotAllowed, match=f"the policy of {made[0]} admits none"):
-        login(made).claim("w", agents=["claude"], kinds=["shell"])
+        login(made).claim("w", agents=["claude"], kinds=["other"])
 
 
 def test_the_policy_is_that_of_the_login(owner, role, login):
@@ -252,10 +252,12 @@ HOLDER = {
     "append_artifact": lambda q, job: q._value(
         "append_artifact", artifact_id=1, token=job.token, content=b"abc"
     ),
+    "begin_step": lambda q, job: q.begin_step(job, "push"),
+    "end_step": lambda q, job: q.end_step(job, "push"),
 }
 NARROWED = {
     "agents": {"agents": ["claude"]},
-    "kinds": {"kinds": ["shell"]},
+    "kinds": {"kinds": ["other"]},
     "repositories": {"repositories": ["acme/other"]},
     "capabilities": {"capabilities": []},
     "workers": {"workers": ["somebody"]},
