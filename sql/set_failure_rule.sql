@@ -25,7 +25,6 @@ begin
         raise exception 'a failure rule needs a name, a source, a pattern and an outcome'
             using errcode = 'invalid_parameter_value';
     end if;
-    perform '' ~* p_pattern;
     insert into failure_rule (name, place, source, pattern, outcome, rest, most, pauses, advice)
     values (
         p_name, coalesce(p_place, 0), p_source, p_pattern, p_outcome, p_rest, p_most,
@@ -35,6 +34,7 @@ begin
     set place = excluded.place, source = excluded.source, pattern = excluded.pattern,
         outcome = excluded.outcome, rest = excluded.rest, most = excluded.most,
         pauses = excluded.pauses, advice = excluded.advice;
+    perform '' ~* p_pattern;  -- last: the table has refused a long one, which takes minutes
 end;
 $$;
 

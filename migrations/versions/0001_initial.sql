@@ -573,11 +573,14 @@ values
     ('network', 70, 'codex',
      'stream disconnected|connection (failed|refused|reset)|could not resolve|unexpected status 5\d\d\M|high demand|idle timeout',
      'retry', null, null, false, ''),
+    ('unreachable', 100, 'git',
+     'could not (resolve|connect)|connection (refused|reset|timed out|closed)|timed out|returned error: 5\d\d\M',
+     'retry', null, null, false, ''),
     ('repository_not_found', 110, 'git',
-     'repository .*not found|does not appear to be a git repository|returned error: 404\M|ref .* not found',
+     'not found|does not exist|does not appear to be a git repository|returned error: 404\M',
      'fail', null, null, false, 'check the name of the repository, the ref, and who may read it'),
     ('repository_access', 120, 'git',
-     'could not read (username|password)|authentication failed|permission denied|access denied|host key verification failed|returned error: 40[13]\M',
+     'could not read (username|password)|authentication failed|permission denied \(|access denied|host key verification failed|returned error: 40[13]\M',
      'block', null, null, false, 'give the worker access to the repository, then retry the job'),
     ('pull_request_access', 130, 'gh',
      'gh auth login|http 40[13]\M|bad credentials|must have push access|resource not accessible',
@@ -5900,7 +5903,6 @@ begin
         raise exception 'a failure rule needs a name, a source, a pattern and an outcome'
             using errcode = 'invalid_parameter_value';
     end if;
-    perform '' ~* p_pattern;
     insert into failure_rule (name, place, source, pattern, outcome, rest, most, pauses, advice)
     values (
         p_name, coalesce(p_place, 0), p_source, p_pattern, p_outcome, p_rest, p_most,
@@ -5910,6 +5912,7 @@ begin
     set place = excluded.place, source = excluded.source, pattern = excluded.pattern,
         outcome = excluded.outcome, rest = excluded.rest, most = excluded.most,
         pauses = excluded.pauses, advice = excluded.advice;
+    perform '' ~* p_pattern;  -- last: the table has refused a long one, which takes minutes
 end;
 $$;
 

@@ -7,6 +7,7 @@ line or a setting is wrong; 3 the database cannot be reached or its schema is an
 import click
 
 from moonmind_queue.cli import (
+    failures,
     files,
     history,
     inspect,
@@ -57,6 +58,7 @@ for _command in (
     rules.limit,
     rules.timeout,
     rules.backoff,
+    failures.failure,
     roles.role,
     operate.prune,
     redrive.repair,

@@ -126,6 +126,18 @@ def test_the_guide_to_shell_jobs_shows_what_happens(environment, tmp_path):
     check("docs/shell.md", environment, tmp_path)
 
 
+def test_the_guide_to_failures_shows_what_happens_and_every_rule(environment, tmp_path, queue):
+    """Every command of docs/failures.md prints what stands there; its table is the database's."""
+    check("docs/failures.md", environment, tmp_path)
+
+    rows = queue.select(
+        "select name, source, outcome from moonmind_queue.failure_overview order by place, name"
+    )
+    text = (ROOT / "docs" / "failures.md").read_text()
+    listed = re.findall(r"^\| `(\w+)` \| (\w+) \| (\w+)", text, re.M)
+    assert listed == [(row["name"], row["source"], row["outcome"]) for row in rows]
+
+
 def test_the_first_job_of_the_readme_works(environment, create_database, tmp_path):
     """README's first job runs with the real Codex CLI; GitHub and the model are stand-ins."""
     (tmp_path / "stage").mkdir()

@@ -37,7 +37,7 @@ WRONG["moment"] = WRONG["span"] + WRONG["instant"]
 VALID = {
     "kind": "noop", "job": "1", "name": "log.txt", "names": "nightly", "schedule": "nightly",
     "cron": "0 2 * * *", "agent": "codex", "scope": "agent", "max_running": "3", "length": "1h",
-    "base": "5s",
+    "base": "5s", "pattern": "no", "outcome": "fail", "source": "codex", "text": "no",
 }  # fmt: skip
 REQUIRED = {"prune": ["--older-than", "99d"]}  # options that a command does not go without
 

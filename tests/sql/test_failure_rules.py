@@ -44,6 +44,13 @@ SAID = [
     ),
     (
         "git",
+        "unreachable",
+        f"{FETCH}fatal: unable to access 'https://x/': Could not resolve host: x",
+        f"{FETCH}fatal: unable to access 'https://x/': The requested URL returned error: 502",
+        f"{FETCH}ssh: connect to host x port 22: Connection refused",
+    ),
+    (
+        "git",
         "repository_not_found",
         f"{FETCH}fatal: repository 'https://github.com/a/b.git/' not found",
         "ref 'nowhere' not found in the repository",

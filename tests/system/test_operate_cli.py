@@ -235,6 +235,32 @@ def test_a_back_off_of_a_kind_sets_the_rest_after_a_failure(run, queue):
     assert len(json.loads(run("backoff", "ls", "--json").stdout)) == 1
 
 
+def test_what_a_failure_means_is_set_tried_and_taken_away(run, queue):
+    """set, ls, try and rm; the next failure is what the rule says."""
+    told = run(
+        "failure", "set", "flaky", "econnreset", "block", "--source", "codex", "--rest", "5m"
+    )
+    assert told.stdout == "failures like flaky mean: block\n"
+    rules = {rule["name"]: rule for rule in json.loads(run("failure", "ls", "--json").stdout)}
+    assert (rules["flaky"]["pattern"], rules["flaky"]["rest"]) == ("econnreset", 300.0)
+    assert json.loads(run("failure", "try", "codex", "ECONNRESET", "--json").stdout) == {
+        "name": "flaky",
+        "outcome": "block",
+        "rest": 300.0,
+        "most": None,
+        "pauses": False,
+        "advice": "",
+    }
+    run("enqueue", "noop")
+    [held] = queue.claim("w")
+    assert queue.fail(held, "read: ECONNRESET", source="codex") == "blocked"
+
+    assert run("failure", "rm", "flaky").stdout == "the rule flaky is gone\n"
+    gone = run("failure", "rm", "flaky")
+    assert (gone.returncode, "there is no rule flaky" in gone.stderr) == (1, True)
+    assert run("failure", "try", "codex", "ECONNRESET").stdout.startswith("no rule matches")
+
+
 # --- redrive and repair ------------------------------------------------------------------------
 
 
