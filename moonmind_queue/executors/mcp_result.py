@@ -112,8 +112,8 @@ class Response:
 
     def _parts(self) -> Iterator[tuple[int, File]]:
         for place, block in enumerate(self._content[:FILES]):
-            source = block.get("resource") if block.get("type") == "resource" else block
-            content, default = _content(source or {})
+            source = block["resource"] if block.get("type") == "resource" else block
+            content, default = _content(source)
             if content is None:
                 continue
             stated = str(source.get("mimeType") or default).partition(";")[0].strip().lower()
