@@ -22,7 +22,7 @@ def faults(schema: Mapping[str, Any], value: Any, name: str) -> list[str]:
     Raises ``ValueError`` when the schema itself cannot be used.
     """
     from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
-    from jsonschema import exceptions as wrong  # type: ignore[import-untyped]
+    from jsonschema import exceptions as wrong
     from jsonschema.validators import extend, validator_for  # type: ignore[import-untyped]
     from referencing import Registry
     from referencing.exceptions import Unresolvable
@@ -51,7 +51,7 @@ def _has(schema: Any, keyword: str) -> bool:
 
 
 def _pattern(validator: Any, pattern: str, value: Any, _: Any) -> Iterator[Exception]:
-    from jsonschema.exceptions import ValidationError
+    from jsonschema.exceptions import ValidationError  # type: ignore[import-untyped]
 
     if not validator.is_type(value, "string"):
         return

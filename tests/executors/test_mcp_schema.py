@@ -80,6 +80,6 @@ def test_only_a_few_faults_are_named() -> None:
 )
 def test_a_schema_that_cannot_be_used(schema: Any, words: str) -> None:
     """A schema that is wrong, elsewhere, endless or not checked here is named as such."""
-    with pytest.raises(ValueError, match="^the schema of arguments ") as refused:
+    with pytest.raises(ValueError, match=r"^the schema of arguments ") as refused:
         faults(schema, {"a" * 10_000 + "!": 1}, "arguments")
     assert str(refused.value) == f"the schema of arguments {words}"
