@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -99,12 +99,18 @@ class Bench:
         }
     )
     limit: int = LIMIT
+    run_timeout: float = 60
 
     def executor(self) -> McpCall:
         """Write the file and return the executor."""
         path = self.folder / "mcp.json"
         path.write_text(json.dumps({"mcpServers": self.servers}))
-        return McpCall(path, environ=self.environ, run_timeout=60, artifact_max_bytes=self.limit)
+        return McpCall(
+            path,
+            environ=self.environ,
+            run_timeout=self.run_timeout,
+            artifact_max_bytes=self.limit,
+        )
 
     def call(
         self,
@@ -155,14 +161,3 @@ def serving(transport: str) -> Iterator[str]:
             yield f"http://127.0.0.1:{int(server.stdout.readline())}"
         finally:
             server.kill()
-
-
-def sleeping(nap: str) -> list[int]:
-    """Return the processes ``sleep`` with this argument."""
-    found = []
-    for each in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):
-            words = each.read_bytes().split(b"\0")
-            if words[0] == b"sleep" and nap.encode() in words:
-                found.append(int(each.parent.name))
-    return found

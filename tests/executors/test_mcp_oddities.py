@@ -16,7 +16,9 @@ ODDITY = str(Path(__file__).with_name("mcp_oddity.py"))
 def bench(tmp_path: Path) -> Bench:
     """An executor that knows the odd server, in each of its versions."""
     eras = ("old", "modern", "future", "bare", "endless")
-    return Bench(tmp_path, {era: {"command": sys.executable, "args": [ODDITY, era]} for era in eras})
+    return Bench(
+        tmp_path, {era: {"command": sys.executable, "args": [ODDITY, era]} for era in eras}
+    )
 
 
 def raised(ended: Ended, kind: type[Any]) -> str:
