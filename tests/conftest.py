@@ -35,6 +35,7 @@ language sql security definer set search_path = moonmind_queue, pg_temp
 as $$ select coalesce(frozen_at, clock_timestamp() + shift) from moonmind_queue_test.clock $$;
 """
 
+MCP_SERVERS = os.environ.get("MOONMIND_TEST_MCP_SERVERS", "")  # the folder where they are
 SERVERS = pytest.StashKey[list[test_server.Server]]()
 NOTES = pytest.StashKey[list[str]]()
 
@@ -103,13 +104,17 @@ def say(pytestconfig: pytest.Config) -> Callable[[str], None]:
 
 @pytest.hookimpl
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the pooler's tests out where there is none."""
-    through = [item for item in items if "pooler" in getattr(item, "fixturenames", ())]
-    if through and pgbouncer.find() is None:
-        items[:] = [item for item in items if item not in through]
-        config.hook.pytest_deselected(items=through)
-        remedy = "as root, tools/pgbouncer_package.sh has it"
-        config.stash[NOTES].append(f"no pgbouncer: {len(through)} tests left out; {remedy}")
+    """Leave out the tests of what is not here, by the fixture that they need of it."""
+    for fixture, missing, remedy in (
+        ("pooler", "pgbouncer", "as root, tools/pgbouncer_package.sh has it"),
+        ("mcp_servers", "MCP servers of others", "tools/test_mcp_servers.py installs and runs"),
+    ):
+        there = pgbouncer.find() if fixture == "pooler" else MCP_SERVERS
+        needing = [item for item in items if fixture in getattr(item, "fixturenames", ())]
+        if needing and not there:
+            items[:] = [item for item in items if item not in needing]
+            config.hook.pytest_deselected(items=needing)
+            config.stash[NOTES].append(f"no {missing}: {len(needing)} tests left out; {remedy}")
 
 
 # --- databases -----------------------------------------------------------------------------------

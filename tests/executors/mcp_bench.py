@@ -13,6 +13,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
+from waiting import eventually
+
 from moonmind_queue.executors import Outcome
 from moonmind_queue.executors.mcp_call import LOG, McpCall
 from moonmind_queue.model import ClaimedJob
@@ -161,3 +164,40 @@ def serving(transport: str) -> Iterator[str]:
             yield f"http://127.0.0.1:{int(server.stdout.readline())}"
         finally:
             server.kill()
+
+
+def work_off(dsn: str, folder: Path, servers: Mapping[str, Any], tasks: Mapping[str, Any]) -> None:
+    """Seed tasks as a DAG file, one after the other, and let a worker of Agentmux do them all.
+
+    ``tasks`` are payloads by id; artifacts lie below ``folder`` afterwards.
+    """
+    config, dag = folder / "mcp.json", folder / "dag.yaml"
+    config.write_text(json.dumps({"mcpServers": servers}))
+    ids = list(tasks)
+    dag.write_text(
+        json.dumps(
+            [
+                {"id": each, "agent": "codex", "deps": ids[place - 1 : place], "payload": payload}
+                for place, (each, payload) in enumerate(tasks.items())
+            ]
+        )
+    )
+    environ = {
+        **os.environ,
+        "DATABASE_URL": dsn,
+        "MOONMIND_AGENTMUX_HOME": str(folder),
+        "MOONMIND_WORKDIR": str(folder / "work"),
+        "MOONMIND_MCP_CONFIG": str(config),
+    }
+    agentmux = str(Path(sys.executable).with_name("agentmux"))
+    subprocess.run([agentmux, "tasks", "seed", str(dag)], env=environ, check=True)
+    command = [agentmux, "worker", "--agent", "codex", "--worker-id", "codex-1"]
+    with (
+        psycopg.connect(dsn, autocommit=True) as connection,
+        subprocess.Popen(command, env=environ) as worker,
+    ):
+        try:
+            query = "select 1 from moonmind_queue.job where finished_at is null"
+            eventually(lambda: connection.execute(query).fetchone() is None, within=60)
+        finally:
+            worker.terminate()
