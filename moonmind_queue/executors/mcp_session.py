@@ -232,10 +232,11 @@ class Call:
                 return error
         error = errors[0]
         code = error.code if isinstance(error, MCPError) else CONNECTION_CLOSED
-        text = f"{self._doing}: {error or type(error).__name__}"
+        answered = code != CONNECTION_CLOSED
+        text = f"{self._doing}: {error}"
         if self._agreed and code in (INVALID_PARAMS, METHOD_NOT_FOUND):
             return Block(text) if self._repeatable is None else Fail(text)
-        if trouble := peer.trouble(answered=code != CONNECTION_CLOSED):
+        if trouble := peer.trouble(answered=answered):
             self._log.line(text)
             return trouble
         if isinstance(error, ValidationError):
@@ -246,8 +247,7 @@ class Call:
             return Retry(f"{self._doing}: {type(error).__name__}: {error}")
         if code == URL_ELICITATION_REQUIRED:
             return Block(text)
-        # As of a tool that failed, nobody knows what was done before.
-        answered = code != CONNECTION_CLOSED
+        # As with a tool that failed, nobody knows what was done before.
         return Fail(text) if answered and self._repeatable is False else Retry(text)
 
 

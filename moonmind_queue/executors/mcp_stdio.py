@@ -1,10 +1,10 @@
 """An MCP server that is a program of ours: started for one call, and gone with all it started.
 
-The SDK's own transport for programs ends their process group only, leaves them running when the
-worker is killed, holds lines of any length in memory and waits for ever for an answer that cannot
-be understood. This one starts a program as every executor does (``process.py``), in a session of
-its own and with a mark in its environment by which whatever it started is found, and speaks to
-the SDK's session through the same pair of streams.
+The SDK's own transport for programs ends their process group only, relies on a server to end by
+itself when the worker is killed, holds lines of any length in memory and waits for ever for an
+answer that cannot be understood. This one starts a program as every executor does
+(``process.py``), in a session of its own and with a mark in its environment by which whatever it
+started is found, and speaks to the SDK's session through the same pair of streams.
 """
 
 import os
