@@ -107,7 +107,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave out the tests of what is not here, by the fixture that they need of it."""
     for fixture, missing, remedy in (
         ("pooler", "pgbouncer", "as root, tools/pgbouncer_package.sh has it"),
-        ("mcp_servers", "MCP servers of others", "tools/test_mcp_servers.py installs and runs"),
+        ("mcp_servers", "MCP servers of others", "tools/test_mcp_servers.py installs and calls them"),
     ):
         there = pgbouncer.find() if fixture == "pooler" else MCP_SERVERS
         needing = [item for item in items if fixture in getattr(item, "fixturenames", ())]
