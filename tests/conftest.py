@@ -105,16 +105,15 @@ def say(pytestconfig: pytest.Config) -> Callable[[str], None]:
 @pytest.hookimpl
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the tests of what is not here, by the fixture that they need of it."""
-    for fixture, missing, remedy in (
-        ("pooler", "pgbouncer", "as root, tools/pgbouncer_package.sh has it"),
-        ("mcp_servers", "MCP servers of others", "tools/test_mcp_servers.py installs and calls them"),
+    for fixture, there, what, remedy in (
+        ("pooler", pgbouncer.find(), "pgbouncer", "as root, tools/pgbouncer_package.sh has it"),
+        ("mcp_servers", MCP_SERVERS, "MCP servers of others", "tools/test_mcp_servers.py has them"),
     ):
-        there = pgbouncer.find() if fixture == "pooler" else MCP_SERVERS
         needing = [item for item in items if fixture in getattr(item, "fixturenames", ())]
         if needing and not there:
             items[:] = [item for item in items if item not in needing]
             config.hook.pytest_deselected(items=needing)
-            config.stash[NOTES].append(f"no {missing}: {len(needing)} tests left out; {remedy}")
+            config.stash[NOTES].append(f"no {what}: {len(needing)} tests left out; {remedy}")
 
 
 # --- databases -----------------------------------------------------------------------------------
