@@ -36,6 +36,7 @@ language sql security definer set search_path = moonmind_queue, pg_temp
 as $$ select coalesce(frozen_at, clock_timestamp() + shift) from moonmind_queue_test.clock $$;
 """
 
+MCP_SERVERS = os.environ.get("MOONMIND_TEST_MCP_SERVERS", "")  # the folder where they are
 # The fixture that needs a program which Debian has and Python's packages do not.
 PROGRAMS: dict[str, tuple[str, Callable[[], object]]] = {
     "pooler": ("pgbouncer", lambda: pgbouncer.find()),
@@ -111,14 +112,21 @@ def say(pytestconfig: pytest.Config) -> Callable[[str], None]:
 
 @pytest.hookimpl
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests whose program is not there."""
-    for fixture, (program, find) in PROGRAMS.items():
-        needy = [item for item in items if fixture in getattr(item, "fixturenames", ())]
-        if needy and find() is None:
-            items[:] = [item for item in items if item not in needy]
-            config.hook.pytest_deselected(items=needy)
-            remedy = f"as root, tools/debian_packages.sh {program} has it"
-            config.stash[NOTES].append(f"no {program}: {len(needy)} tests left out; {remedy}")
+    """Leave out the tests of what is not here, by the fixture that they need of it."""
+    needs = {
+        fixture: (program, find, f"as root, tools/debian_packages.sh {program} has it")
+        for fixture, (program, find) in PROGRAMS.items()
+    }
+    needs["mcp_servers"] = (
+        *("MCP servers of others", lambda: MCP_SERVERS or None),
+        "tools/test_mcp_servers.py has them",
+    )
+    for fixture, (what, find, remedy) in needs.items():
+        needing = [item for item in items if fixture in getattr(item, "fixturenames", ())]
+        if needing and find() is None:
+            items[:] = [item for item in items if item not in needing]
+            config.hook.pytest_deselected(items=needing)
+            config.stash[NOTES].append(f"no {what}: {len(needing)} tests left out; {remedy}")
 
 
 # --- databases -----------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ Sink = Callable[[bytes], None]
 
 
 class TooMuch(Exception):
-    """A program printed more than it may."""
+    """A program printed more than it may, in one line or in all."""
 
 
 class Lines:
@@ -55,6 +55,18 @@ class Lines:
             self._line += b" [... %d bytes cut ...]" % self._cut
         line, self._line, self._cut = bytes(self._line), bytearray(), 0
         self._sink(line + more)
+
+
+class Whole(Lines):
+    """Hands out lines that are of no use when they are cut, such as messages.
+
+    A line longer than ``limit`` raises ``TooMuch`` while it comes, whether it ends or not.
+    """
+
+    def _add(self, part: bytes) -> None:
+        super()._add(part)
+        if self._cut:
+            raise TooMuch
 
 
 class Blocks(Lines):

@@ -1,9 +1,8 @@
 """Calls a tool of an MCP server and keeps what it answers.
 
 Payload: ``{"server": "time", "tool": "get_current_time", "arguments": {"timezone": "UTC"}}``, and
-``timeout``, in seconds, for less or more than ``MOONMIND_RUN_TIMEOUT_SECONDS``. Servers are those
-of the file ``MOONMIND_MCP_CONFIG`` (``mcp_config.py``), which is read for each call. How a call
-can end:
+``timeout``, in seconds, for less than ``MOONMIND_RUN_TIMEOUT_SECONDS``. Servers are those of the
+file ``MOONMIND_MCP_CONFIG`` (``mcp_config.py``), which is read for each call. How a call can end:
 
 =======  =========================================================================
 result   the tool answered; what it answered is in the artifacts (``mcp_result.py``)
@@ -19,13 +18,12 @@ A tool that failed is called again only where the server declares it to be read-
 idempotent: of any other nobody knows what it did before it failed.
 """
 
-import math
 import os
 import time
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import structlog
 
@@ -38,9 +36,14 @@ from moonmind_queue.model import ClaimedJob
 from moonmind_queue.redact import Redactor, environment_secrets
 from moonmind_queue.settings import Settings
 
+if TYPE_CHECKING:
+    from moonmind_queue.executors.mcp_session import Answer
+
 LOG = "logs/mcp_call.log"
 ERROR_LIMIT = 2000  # characters
 ENVELOPE = 1024 * 1024  # bytes of a message besides what it carries
+NAME_LIMIT = 200  # characters of a server's or a tool's name
+LONGEST = 1e9  # seconds
 
 _MEMBERS = ("server", "tool", "arguments", "timeout")
 _INSTALL = "the kind mcp-call needs the package mcp: pip install 'moonmind-queue[mcp]'"
@@ -77,15 +80,16 @@ class McpCall:
         ]
         for name in ("server", "tool"):
             value = payload.get(name)
-            if not isinstance(value, str) or not value.strip():
-                faults.append(f"{name}: {'must be a name' if name in payload else 'is required'}")
+            if name not in payload:
+                faults.append(f"{name}: is required")
+            elif not isinstance(value, str) or not 0 < len(value.strip()) <= NAME_LIMIT:
+                faults.append(f"{name}: must be a name of at most {NAME_LIMIT} characters")
         if not isinstance(payload.get("arguments", {}), Mapping):
             faults.append("arguments: must be an object")
         seconds = payload.get("timeout", 1)
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+        number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+        if not number or not 0 < seconds <= LONGEST:
             faults.append("timeout: must be a number of seconds above 0")
-        elif not math.isfinite(seconds):
-            faults.append("timeout: must be finite")
         if faults:
             raise InvalidPayload(f"mcp-call: {'; '.join(faults)}")
         return dict(payload)
@@ -162,7 +166,6 @@ class McpCall:
     def _call(
         self, server: Server, payload: Mapping[str, Any], log: CallLog, context: Context
     ) -> dict[str, Any]:
-        from moonmind_queue.executors.mcp_schema import faults
         from moonmind_queue.executors.mcp_session import Call
 
         tool = payload["tool"]
@@ -170,7 +173,7 @@ class McpCall:
         answer = Call(server, tool, payload.get("arguments", {}), log).run(
             self._environ,
             context.stop,
-            payload.get("timeout", self._run_timeout),
+            min(payload.get("timeout", self._run_timeout), self._run_timeout),
             2 * self._limit + ENVELOPE,  # base64 takes a third more, and text may come twice
         )
         seconds = round(time.monotonic() - begin, 3)
@@ -183,16 +186,23 @@ class McpCall:
         if too_large:
             raise Fail(f"the answer was not kept whole: {'; '.join(too_large)}")
         result = {"status": "ok", "server": server.name, "tool": tool, **response.summary()}
-        if answer.output_schema is not None:
-            try:
-                given = answer.result.get("structuredContent")
-                wrong = faults(answer.output_schema, given, "structured content")
-            except ValueError as error:
-                wrong = [str(error)]
-            if wrong:
-                result["warning"] = log.shorten(f"not what the tool promises: {'; '.join(wrong)}")
-                log.progress(result["warning"], level="warn")
+        if wrong := self._broken_promises(answer, log):
+            result["warning"] = log.shorten(f"not what the tool promises: {'; '.join(wrong)}")
+            log.progress(result["warning"], level="warn")
         return {**result, "artifacts": names, "seconds": seconds}
+
+    def _broken_promises(self, answer: "Answer", log: CallLog) -> list[str]:
+        """Return what of the structured content is not as the tool's schema promises."""
+        from moonmind_queue.executors.mcp_schema import faults
+
+        if answer.output_schema is None:
+            return []
+        given = answer.result.get("structuredContent")
+        try:
+            return faults(answer.output_schema, given, "structured content")
+        except ValueError as error:
+            log.line(f"the structured content was not checked: {error}")
+            return []
 
     def _attach(self, response: Response, context: Context) -> tuple[list[str], list[str]]:
         """Store what fits; return the names of it, and what is wrong with the rest."""

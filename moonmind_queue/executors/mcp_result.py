@@ -64,7 +64,7 @@ class Response:
         self._redactor, self._limit = redactor, limit
         self._content = [self._clean_block(block) for block in result.get("content") or []]
         self._result = {
-            name: self._content if name == "content" else self._clean(value)
+            self._clean(name): self._content if name == "content" else self._clean(value)
             for name, value in result.items()
         }
 
@@ -112,8 +112,8 @@ class Response:
 
     def _parts(self) -> Iterator[tuple[int, File]]:
         for place, block in enumerate(self._content[:FILES]):
-            source = block.get("resource") if block.get("type") == "resource" else block
-            content, default = _content(source or {})
+            source = block["resource"] if block.get("type") == "resource" else block
+            content, default = _content(source)
             if content is None:
                 continue
             stated = str(source.get("mimeType") or default).partition(";")[0].strip().lower()
@@ -140,7 +140,7 @@ class Response:
     def _clean_block(self, block: Mapping[str, Any]) -> dict[str, Any]:
         """Redact one block; a resource is one within one."""
         return {
-            name: self._clean_block(value)
+            self._clean(name): self._clean_block(value)
             if name == "resource" and isinstance(value, Mapping)
             else self._clean_encoded(value)
             if name in _ENCODED and isinstance(value, str)

@@ -52,8 +52,11 @@ class Peer(Protocol):
     def end(self, stop: threading.Event, *, hurry: bool) -> None:
         """Leave nothing running that was started."""
 
-    def trouble(self) -> Outcome | None:
-        """Return how the server broke the connection, if it did."""
+    def trouble(self, *, answered: bool) -> Outcome | None:
+        """Return how the server broke the connection, if it did.
+
+        ``answered`` is whether it, or the transport in its place, answered with an error.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,8 @@ class Call:
         self._server, self._tool, self._arguments, self._log = server, tool, arguments, log
         self._answer: Answer | None = None
         self._doing = f"starting server {server.name!r}"
+        self._agreed = False  # on a version of the protocol
+        self._repeatable: bool | None = None  # whether the tool may run again; none until it runs
         self._late = False
         self._courtesy = 0.0  # seconds for taking leave, once there is somebody to leave
 
@@ -159,6 +164,7 @@ class Call:
             yield session
 
     async def _find(self, session: ClientSession) -> Tool:
+        self._agreed = True
         self._doing = f"listing the tools of server {self._server.name!r}"
         names: list[str] = []
         cursor: str | None = None
@@ -188,6 +194,8 @@ class Call:
     async def _call(self, session: ClientSession, tool: Tool) -> Answer:
         self._doing = f"calling tool {self._tool!r} of server {self._server.name!r}"
         self._log.progress(self._doing)
+        hints = tool.annotations
+        self._repeatable = bool(hints and (hints.read_only_hint or hints.idempotent_hint))
         params = CallToolRequestParams(name=self._tool, arguments=dict(self._arguments))
         # Not the session's own method: it drops a result that does not fit the tool's schema.
         answer = await session.send_request(
@@ -197,19 +205,14 @@ class Call:
         if result.get("resultType") == "input_required":
             raise Block(f"{self._doing}: it asks for input, which a task cannot give")
         CallToolResult.model_validate(result, by_name=False)
-        hints = tool.annotations
-        return Answer(
-            result=result,
-            repeatable=bool(hints and (hints.read_only_hint or hints.idempotent_hint)),
-            output_schema=tool.output_schema,
-        )
+        return Answer(result=result, repeatable=self._repeatable, output_schema=tool.output_schema)
 
     # --- what the server says on the way ---------------------------------------------------
 
-    async def _said(self, message: LoggingMessageNotificationParams) -> None:
-        text = message.data if isinstance(message.data, str) else repr(message.data)
-        source = f"{message.logger}: " if message.logger else ""
-        self._log.line(f"[{message.level}] {source}{text}", "stderr")
+    async def _said(self, params: LoggingMessageNotificationParams) -> None:
+        text = params.data if isinstance(params.data, str) else repr(params.data)
+        source = f"{params.logger}: " if params.logger else ""
+        self._log.line(f"[{params.level}] {source}{text}", "stderr")
 
     async def _heard(self, message: IncomingMessage) -> None:
         if isinstance(message, Exception):
@@ -228,16 +231,24 @@ class Call:
             if isinstance(error, Outcome):
                 return error
         error = errors[0]
-        if trouble := peer.trouble():
+        code = error.code if isinstance(error, MCPError) else CONNECTION_CLOSED
+        answered = code != CONNECTION_CLOSED
+        text = f"{self._doing}: {error}"
+        if self._agreed and code in (INVALID_PARAMS, METHOD_NOT_FOUND):
+            return Block(text) if self._repeatable is None else Fail(text)
+        if trouble := peer.trouble(answered=answered):
+            self._log.line(text)
             return trouble
-        text = f"{self._doing}: {error or type(error).__name__}"
-        if isinstance(error, MCPError):
-            if error.code in (INVALID_PARAMS, METHOD_NOT_FOUND):
-                return Fail(text)
-            return Block(text) if error.code == URL_ELICITATION_REQUIRED else Retry(text)
         if isinstance(error, ValidationError):
             return Fail(f"{self._doing}: the answer is not of the protocol: {_first(error)}")
-        return Retry(f"{self._doing}: {type(error).__name__}: {error}")
+        if isinstance(error, RuntimeError) and not self._agreed:
+            return Block(text)  # it has no version of the protocol that the SDK knows
+        if not isinstance(error, MCPError):
+            return Retry(f"{self._doing}: {type(error).__name__}: {error}")
+        if code == URL_ELICITATION_REQUIRED:
+            return Block(text)
+        # As with a tool that failed, nobody knows what was done before.
+        return Fail(text) if answered and self._repeatable is False else Retry(text)
 
 
 async def _shake_hands(session: ClientSession) -> None:

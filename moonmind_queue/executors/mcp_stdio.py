@@ -1,7 +1,8 @@
 """An MCP server that is a program of ours: started for one call, and gone with all it started.
 
-The SDK's own transport for programs lets their children escape, hands on some of the worker's
-environment and buffers lines of any length. This one starts a program as every executor does
+The SDK's own transport for programs ends their process group only, relies on a server to end by
+itself when the worker is killed, holds lines of any length in memory and waits for ever for an
+answer that cannot be understood. This one starts a program as every executor does
 (``process.py``), in a session of its own and with a mark in its environment by which whatever it
 started is found, and speaks to the SDK's session through the same pair of streams.
 """
@@ -20,9 +21,10 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
+from pydantic_core import from_json
 
 from moonmind_queue.executors import Fail, Outcome, Retry, process, sessions
-from moonmind_queue.executors.lines import Lines
+from moonmind_queue.executors.lines import Lines, TooMuch, Whole
 from moonmind_queue.executors.mcp_config import StdioServer
 from moonmind_queue.executors.mcp_log import CallLog
 
@@ -103,9 +105,12 @@ class StdioPeer:
             text = f"server {self._server.name!r} ended with {how}"
             self._trouble = Retry(f"{text}: {said}" if said else text)
 
-    def trouble(self) -> Outcome | None:
-        """Return how the server broke the connection, if it did; known after :meth:`end`."""
-        return self._trouble
+    def trouble(self, *, answered: bool) -> Outcome | None:
+        """Return how the server ended, if it did so unasked and without an answer.
+
+        Known after :meth:`end`.
+        """
+        return None if answered else self._trouble
 
     def _environment(self, environ: Mapping[str, str]) -> dict[str, str]:
         name, _, value = self._mark.partition("=")
@@ -119,10 +124,16 @@ class StdioPeer:
 
     async def _read(self, incoming: Incoming) -> None:
         lines: list[bytes] = []
-        cutter = Lines(lines.append, self._limit)
+        cutter = Whole(lines.append, self._limit)
         with incoming, self._reading:
             while data := await _receive(self._process.stdout):
-                cutter.feed(data)
+                try:
+                    cutter.feed(data)
+                except TooMuch:
+                    raise Fail(
+                        f"server {self._server.name!r} sent a message of more than {self._limit} "
+                        "bytes, which MOONMIND_ARTIFACT_MAX_BYTES decides"
+                    ) from None
                 for line in lines:
                     await self._take(line, incoming)
                 lines.clear()
@@ -130,16 +141,15 @@ class StdioPeer:
 
     async def _take(self, line: bytes, incoming: Incoming) -> None:
         """Hand a message on; what is none was printed by mistake and goes to the log."""
-        if len(line) > self._limit:
-            raise Fail(
-                f"server {self._server.name!r} sent a message of more than {self._limit} bytes, "
-                "which MOONMIND_ARTIFACT_MAX_BYTES decides"
-            )
         try:
             message = jsonrpc_message_adapter.validate_json(line, by_name=False)
         except ValueError:
             if line.strip():
                 self._log.line(line)
+            if _answers(line):
+                raise Fail(
+                    f"server {self._server.name!r} sent an answer that is not of the protocol"
+                ) from None
             return
         try:
             await incoming.send(SessionMessage(message))
@@ -167,6 +177,15 @@ class StdioPeer:
             await anyio.sleep(process.TICK)
         await anyio.sleep(DRAIN)
         self._reading.cancel()
+
+
+def _answers(line: bytes) -> bool:
+    """Say whether a line was meant as an answer: then no other one will come."""
+    try:
+        found = from_json(line)
+    except ValueError:
+        return False
+    return isinstance(found, dict) and found.get("id") is not None and "method" not in found
 
 
 async def _receive(pipe: IO[bytes] | None) -> bytes:

@@ -7,11 +7,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+import psycopg
+from waiting import eventually
 
 from moonmind_queue.executors import Outcome
 from moonmind_queue.executors.mcp_call import LOG, McpCall
@@ -99,12 +102,18 @@ class Bench:
         }
     )
     limit: int = LIMIT
+    run_timeout: float = 60
 
     def executor(self) -> McpCall:
         """Write the file and return the executor."""
         path = self.folder / "mcp.json"
         path.write_text(json.dumps({"mcpServers": self.servers}))
-        return McpCall(path, environ=self.environ, run_timeout=60, artifact_max_bytes=self.limit)
+        return McpCall(
+            path,
+            environ=self.environ,
+            run_timeout=self.run_timeout,
+            artifact_max_bytes=self.limit,
+        )
 
     def call(
         self,
@@ -157,12 +166,38 @@ def serving(transport: str) -> Iterator[str]:
             server.kill()
 
 
-def sleeping(nap: str) -> list[int]:
-    """Return the processes ``sleep`` with this argument."""
-    found = []
-    for each in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):
-            words = each.read_bytes().split(b"\0")
-            if words[0] == b"sleep" and nap.encode() in words:
-                found.append(int(each.parent.name))
-    return found
+def work_off(dsn: str, folder: Path, servers: Mapping[str, Any], tasks: Mapping[str, Any]) -> None:
+    """Seed tasks as a DAG file, one after the other, and let a worker of Agentmux do them all.
+
+    ``tasks`` are payloads by id; artifacts lie below ``folder`` afterwards.
+    """
+    config, dag = folder / "mcp.json", folder / "dag.yaml"
+    config.write_text(json.dumps({"mcpServers": servers}))
+    ids = list(tasks)
+    dag.write_text(
+        json.dumps(
+            [
+                {"id": each, "agent": "codex", "deps": ids[place - 1 : place], "payload": payload}
+                for place, (each, payload) in enumerate(tasks.items())
+            ]
+        )
+    )
+    environ = {
+        **os.environ,
+        "DATABASE_URL": dsn,
+        "MOONMIND_AGENTMUX_HOME": str(folder),
+        "MOONMIND_WORKDIR": str(folder / "work"),
+        "MOONMIND_MCP_CONFIG": str(config),
+    }
+    agentmux = str(Path(sys.executable).with_name("agentmux"))
+    subprocess.run([agentmux, "tasks", "seed", str(dag)], env=environ, check=True)
+    command = [agentmux, "worker", "--agent", "codex", "--worker-id", "codex-1"]
+    with (
+        psycopg.connect(dsn, autocommit=True) as connection,
+        subprocess.Popen(command, env=environ) as worker,
+    ):
+        try:
+            query = "select 1 from moonmind_queue.job where finished_at is null"
+            eventually(lambda: connection.execute(query).fetchone() is None, within=60)
+        finally:
+            worker.terminate()

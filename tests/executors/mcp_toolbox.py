@@ -5,19 +5,21 @@ listen on a free port of 127.0.0.1 and print it first.
 """
 
 import base64
+import gzip
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import anyio
 import uvicorn
 from mcp.server.mcpserver import Context, MCPServer
-from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import (
     AudioContent,
     BlobResourceContents,
@@ -32,7 +34,7 @@ from mcp_types import (
 )
 from pydantic import BaseModel
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
@@ -99,15 +101,15 @@ def show() -> CallToolResult:
 
 
 @plain
-def fail(text: str) -> str:
+def fail(text: str) -> CallToolResult:
     """Fail for the reason given."""
-    raise ToolError(text)
+    return CallToolResult(content=[TextContent(text=text)], is_error=True)
 
 
 @box.tool(structured_output=False, annotations=ToolAnnotations(read_only_hint=True))
-def look(text: str) -> str:
+def look(text: str) -> CallToolResult:
     """Fail, too, having changed nothing."""
-    raise ToolError(text)
+    return CallToolResult(content=[TextContent(text=text)], is_error=True)
 
 
 @plain
@@ -215,11 +217,57 @@ async def endless(_: Request) -> Response:
     return Response("[" + " " * 3_000_000 + "]", media_type="application/json")
 
 
+@box.custom_route("/packed", methods=["POST"])
+async def packed(request: Request) -> Response:
+    """Answer with little that would become a lot."""
+    number = (await request.json()).get("id")
+    error = {"jsonrpc": "2.0", "id": number, "error": {"code": -32603, "message": "unpacked"}}
+    body = gzip.compress(json.dumps(error).encode() + b" " * 100_000_000)
+    return Response(body, media_type="application/json", headers={"content-encoding": "gzip"})
+
+
+@box.custom_route("/moved", methods=["POST"])
+async def moved(request: Request) -> Response:
+    """Send the client to another address."""
+    return Response(status_code=307, headers={"location": request.query_params["to"]})
+
+
+@box.custom_route("/deaf", methods=["GET"])
+async def deaf(_: Request) -> Response:
+    """Open a stream of the older transport whose messages are refused."""
+
+    async def events() -> AsyncIterator[str]:
+        yield "event: endpoint\ndata: /refuse/403\n\n"
+        await anyio.sleep(600)
+
+    return StreamingResponse(events(), media_type="text/event-stream")
+
+
 @box.custom_route("/garbage", methods=["POST"])
 async def garbage(request: Request) -> Response:
     """Answer with what is no message, and repeat a secret."""
     text = f'{{"jsonrpc": "2.0", "id": 1, "oops": "{request.query_params["key"]}"}}'
     return Response(text, media_type="application/json")
+
+
+def in_pieces(app: Any) -> Any:
+    """Send what a client wants in pieces, by its header, with a cut in each blank line."""
+
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        async def cut(message: Any) -> None:
+            body = message.get("body", b"")
+            for piece in (body[:-2], body[-2:]):
+                await send({**message, "body": piece, "more_body": message.get("more_body", False)})
+
+        wanted = (b"x-pieces", b"yes") in scope.get("headers", ())
+
+        async def choose(message: Any) -> None:
+            events = message["type"] == "http.response.body" and message.get("more_body")
+            await (cut if events and wanted else send)(message)
+
+        await app(scope, receive, choose)
+
+    return serve
 
 
 def main() -> None:
@@ -232,7 +280,7 @@ def main() -> None:
     app = box.sse_app() if transport == "sse" else box.streamable_http_app()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         os.write(1, b"%d\n" % listener.getsockname()[1])
-        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
+        uvicorn.Server(uvicorn.Config(in_pieces(app), log_level="warning")).run(sockets=[listener])
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
 """Calls of a real server over HTTP: what it answers, refuses, and learns of a call that ends."""
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mcp_bench import SECRET, Bench, Recorder, serving
+from waiting import eventually
 
-from moonmind_queue.executors import Block, Fail, Retry, Stopped
+from moonmind_queue.executors import Block, Fail, Retry, Stopped, mcp_call
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +26,7 @@ def bench(tmp_path: Path, origin: str) -> Bench:
 
 def wait_for(note: Path) -> str:
     """Return what a tool wrote when it ended."""
-    deadline = time.monotonic() + 10
-    while not (note.exists() and note.read_text()):
-        assert time.monotonic() < deadline, "the tool never ended"
-        time.sleep(0.01)
-    return note.read_text()
+    return str(eventually(lambda: note.exists() and note.read_text(), within=30))
 
 
 def test_an_answer(bench: Bench) -> None:
@@ -68,15 +64,20 @@ def test_sse(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("status", "kind", "words"),
     [
-        (401, Block, "401 Unauthorized: look at its headers in the file that MOONMIND_MCP_CONFIG"),
-        (403, Block, "403 Forbidden: look at its headers"),
+        (
+            401,
+            Block,
+            "401 Unauthorized: look at its url and headers in the file that MOONMIND_MCP_",
+        ),
+        (403, Block, "403 Forbidden: look at its url and headers"),
+        (405, Block, "405 Method Not Allowed: look at its url"),
         (404, Retry, "404 Not Found"),
         (429, Retry, "429 Too Many Requests"),
         (503, Retry, "503 Service Unavailable"),
     ],
 )
 def test_a_refusal(bench: Bench, origin: str, status: int, kind: Any, words: str) -> None:
-    """Credentials are a person's to mend, all else may pass; the status is named, no secret."""
+    """What a person has to mend waits, what may pass is retried; the status is named."""
     query = "?token=n0t-to-be-shown"
     bench.servers["box"]["url"] = f"{origin}/refuse/{status}{query}"
     ended = bench.call("echo", {"text": "x"})
@@ -107,6 +108,44 @@ def test_a_message_that_is_too_large(bench: Bench) -> None:
     assert words.startswith("server 'box' sent a message of more than 1050576 bytes")
 
 
+def test_events_that_come_in_pieces(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small messages are not too large together, wherever a stream of them is cut."""
+    monkeypatch.setattr(mcp_call, "ENVELOPE", 2000)
+    bench.limit = 1000
+    bench.servers["box"]["headers"] = {"x-pieces": "yes"}
+    ended = bench.call("chatter", {"count": 90})
+    assert ended.result["text"] == "talked"
+    assert [message for _, message, _ in ended.context.events][-1] == "talking (90/90)"
+
+
+def test_a_body_that_is_packed(bench: Bench, origin: str) -> None:
+    """What would become larger than a message may be is not unpacked."""
+    bench.servers["box"]["url"] = f"{origin}/packed"
+    words = bench.call("echo", {"text": "x"}).raised(Retry)
+    assert words.startswith("starting server 'box': Failed to parse JSON response: ")
+
+
+def test_a_server_that_moved(bench: Bench, origin: str) -> None:
+    """A redirect is followed to the same origin; with another the headers are not shared."""
+    bench.servers["box"]["url"] = f"{origin}/moved?to=/mcp"
+    assert bench.call("echo", {"text": "x"}).result["text"] == "x"
+    elsewhere = f"http://someone:{SECRET}@127.0.0.1:9/mcp"
+    bench.servers["box"]["url"] = f"{origin}/moved?to={elsewhere}?key%3D{SECRET}"
+    ended = bench.call("echo", {"text": "x"})
+    assert ended.raised(Block).startswith(
+        f"server 'box' at {origin} answers 307 Temporary Redirect (http://127.0.0.1:9/mcp): look at"
+    )
+    assert SECRET not in str(ended.outcome) + ended.context.everything()
+
+
+def test_sse_that_refuses(bench: Bench, origin: str) -> None:
+    """A server of the older transport that refuses messages ends the call, not only its time."""
+    bench.servers["box"] = {"type": "sse", "url": f"{origin}/deaf"}
+    ended = bench.call("echo", {"text": "x"})
+    assert ended.raised(Block).startswith(f"server 'box' at {origin} answers 403 Forbidden: ")
+    assert ended.seconds < 10
+
+
 def test_stop_tells_the_server(bench: Bench) -> None:
     """A call that is stopped ends at once, and the server learns that nobody waits."""
     note, context = bench.folder / "note", Recorder()
@@ -115,15 +154,18 @@ def test_stop_tells_the_server(bench: Bench) -> None:
     ended = bench.call("slow", {"note": str(note)}, context=context)
 
     assert ended.raised(Stopped) == "stopped while calling tool 'slow' of server 'box'"
-    assert ended.seconds < 5
+    assert ended.seconds < 20
     assert wait_for(note) == "cancelled"
 
 
 def test_timeout_tells_the_server(bench: Bench) -> None:
     """A call that takes too long is tried again, with the time named; the server's work ends."""
-    note = bench.folder / "note"
-    words = bench.call("slow", {"note": str(note)}, timeout=0.9).raised(Retry)
-    assert words == "exceeded 0.9 s while calling tool 'slow' of server 'box'"
+    for seconds in (0.9, 9, 50):  # as much as this machine needs to come as far as the call
+        note = bench.folder / f"note{seconds}"
+        ended = bench.call("slow", {"note": str(note)}, timeout=seconds)
+        if note.exists():
+            break
+    assert ended.raised(Retry) == f"exceeded {seconds} s while calling tool 'slow' of server 'box'"
     assert wait_for(note) == "cancelled"
 
 

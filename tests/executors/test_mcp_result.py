@@ -119,7 +119,9 @@ def test_secrets_are_taken_out_of_everything() -> None:
         resource(blob=hidden, _meta={"note": SECRET}),
         image(f"..{SECRET}..".encode()),
         {"type": "image", "data": SECRET, "mimeType": "image/png"},
+        {"type": "text", "text": "", SECRET: 1},
         structuredContent={SECRET: [{"data": SECRET, "deep": hidden}]},
+        **{SECRET: 1},
         _meta={"log": f"token {SHAPED}"},
     )
 
