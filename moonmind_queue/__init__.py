@@ -48,9 +48,11 @@ from moonmind_queue.model import (
     JobSummary,
     LogChunk,
     Maintained,
+    Overspent,
     Reclaimed,
     Renewal,
     Schedule,
+    Tokens,
 )
 from moonmind_queue.queue import Queue, connect
 
@@ -87,6 +89,7 @@ __all__ = [
     "LogChunk",
     "Maintained",
     "NotAllowed",
+    "Overspent",
     "Queue",
     "QueueError",
     "Reclaimed",
@@ -97,6 +100,7 @@ __all__ = [
     "SchemaMismatch",
     "SettingsError",
     "Stopped",
+    "Tokens",
     "UnknownKind",
     "Worker",
     "WrongState",

@@ -30,6 +30,16 @@ from sqlalchemy.types import NULLTYPE
 
 from moonmind_queue import _calls, errors
 from moonmind_queue._calls import SCHEMA, Call
+from moonmind_queue._usage_views import (
+    BudgetOverview,
+    JobUsage,
+    PriceOverview,
+    UsageByAgent,
+    UsageByDay,
+    UsageByModel,
+    UsageByRepository,
+    UsageOverview,
+)
 from moonmind_queue._values import json_text
 from moonmind_queue._views import (
     AgentmuxDag,
@@ -67,6 +77,7 @@ __all__ = [
     "ArtifactContent",
     "AsyncSessionQueue",
     "BlockedJob",
+    "BudgetOverview",
     "FailureOverview",
     "JobArtifact",
     "JobDocument",
@@ -74,9 +85,11 @@ __all__ = [
     "JobLog",
     "JobOverview",
     "JobPublication",
+    "JobUsage",
     "KindRule",
     "LimitOverview",
     "PausedAgent",
+    "PriceOverview",
     "QueueFault",
     "QueueStatus",
     "QueuedJob",
@@ -85,6 +98,11 @@ __all__ = [
     "ScheduleOverview",
     "SessionQueue",
     "UnservedLane",
+    "UsageByAgent",
+    "UsageByDay",
+    "UsageByModel",
+    "UsageByRepository",
+    "UsageOverview",
     "View",
     "WorkerOverview",
 ]

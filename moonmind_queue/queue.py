@@ -24,6 +24,7 @@ from moonmind_queue import (
     _operations,
     _scheduling,
     _steps,
+    _usage,
     _workers,
     errors,
 )
@@ -251,6 +252,7 @@ class Queue:
 
     begin_step = _calls.method(_steps.begin_step)
     end_step = _calls.method(_steps.end_step)
+    count_usage = _calls.method(_usage.count_usage)
     steps = _calls.method(_steps.steps)
     pushed = _calls.method(_steps.pushed)
 
@@ -276,6 +278,10 @@ class Queue:
     set_limit = _calls.method(_operations.set_limit)
     set_timeout = _calls.method(_operations.set_timeout)
     set_backoff = _calls.method(_operations.set_backoff)
+    set_price = _calls.method(_usage.set_price)
+    drop_price = _calls.method(_usage.drop_price)
+    set_budget = _calls.method(_usage.set_budget)
+    drop_budget = _calls.method(_usage.drop_budget)
     set_policy = _calls.method(_operations.set_policy)
     drop_policy = _calls.method(_operations.drop_policy)
     repair = _calls.method(_operations.repair)

@@ -64,6 +64,7 @@ class _Copying:
         self.enqueue = context.enqueue
         self.steps, self.pushed, self.fetch = context.steps, context.pushed, context.fetch
         self.begin_step, self.end_step = context.begin_step, context.end_step
+        self.count_usage = context.count_usage
 
     @property
     def stop(self) -> threading.Event:

@@ -41,6 +41,8 @@ WRONG: dict[str, list[str | None]] = {
     "timestamp with time zone[]": [None, "{}", "{NULL}", "{infinity}", "{-infinity}", "{someday}",
                                    "{2026-01-02Z,2026-01-01Z}", "{{2026-01-01Z},{2026-01-02Z}}"],
     "double precision": [None, "0", "-1", "1", "NaN", "infinity", "1e400", "half"],
+    "numeric": [None, "0", "-1", "NaN", "infinity", "-infinity", "1e1000", "1e-1000", "half"],
+    "date": [None, "infinity", "-infinity", "4714-01-01 BC", "9999-12-31", "5874897-12-31", "someday"],
     "bytea": [None, "", "\\x00", "\\x" + "00" * MEGABYTES, "\\xz"],
 }  # fmt: skip
 
@@ -101,6 +103,9 @@ class _Desk:
             "p_tasks": '[{"id": "t", "agent": "codex"}]', "p_source": "dag.yaml",
             "p_dag": "agentmux", "p_step": "push", "p_text": "exited with 1", "p_pattern": "no",
             "p_place": 1, "p_rest": "1 h", "p_most": 2, "p_pauses": False, "p_advice": "try",
+            "p_thread": "t", "p_model": "gpt", "p_input": 3, "p_cached_input": 2, "p_output": 1,
+            "p_reasoning": 1, "p_currency": "USD", "p_period": "day", "p_max_cost": 1,
+            "p_max_tokens": 9,
         }  # fmt: skip
         schedule = {"p_name": "nightly"}
         self.valid_for = {
@@ -112,6 +117,8 @@ class _Desk:
             "set_limit": {"p_name": "codex"},
             "redrive": {"p_until": "2027-01-01Z"},
             "event_cursor": {"p_since": None},
+            "set_price": {"p_since": "2026-01-01"},
+            "drop_price": {"p_since": "2026-01-01"},
             "remove_schedule": schedule,
             "pause_schedule": schedule,
             "run_schedule": schedule,
