@@ -217,7 +217,9 @@ class JobContext:
         """Return every commit that this job has ever pushed, or was about to."""
         return self._persist("pushed", lambda queue: queue.pushed(self._job.id))
 
-    def count_usage(self, thread: str, model: str | None, used: Tokens) -> None:
+    def count_usage(
+        self, thread: str, model: str | None, used: Tokens, *, done: bool = False
+    ) -> None:
         """Say what a thread has used; ends the attempt when that is too much, and fails none."""
         try:
             with self._queue(10) as queue:
@@ -227,7 +229,7 @@ class JobContext:
         except (QueueError, psycopg.Error, PoolTimeout, PoolClosed) as error:
             log.warning("job.usage_lost", job=self._job.id, thread=thread, error=str(error))
         else:
-            if verdict and not self._attempt.stopping:
+            if verdict and not done and not self._attempt.stopping:
                 log.warning("job.overspent", job=self._job.id, reason=verdict.reason)
                 self._attempt.overspent = verdict
                 self._attempt.stop()

@@ -30,6 +30,7 @@ from moonmind_queue.codex_worker.codex import Codex
 from moonmind_queue.codex_worker.gh import GitHub
 from moonmind_queue.codex_worker.git import Git, GitFailed
 from moonmind_queue.codex_worker.journal import EVENTS, LOG, Journal
+from moonmind_queue.codex_worker.meter import Meter
 from moonmind_queue.codex_worker.payload import CodexExecJobPayload
 from moonmind_queue.codex_worker.publish import Identity, Publisher
 from moonmind_queue.codex_worker.transcript import Transcript
@@ -235,17 +236,18 @@ class Run:
         self._journal.progress(
             "codex started", {"version": self._facts["codex_version"], "model": model}
         )
-        ended = run(
-            argv,
-            cwd=space.repo,
-            env=self._codex.environment(space.home, space.tmp),
-            stdin=self._payload.instruction.encode(),
-            stdout=self._transcript.stdout,
-            stderr=self._transcript.stderr,
-            stop=self._context.stop,
-            timeout=max(0.0, deadline - time.monotonic()),
-            markers=self._transcript.markers,
-        )
+        with Meter(self._context, self._transcript, self._codex.home, model):
+            ended = run(
+                argv,
+                cwd=space.repo,
+                env=self._codex.environment(space.home, space.tmp),
+                stdin=self._payload.instruction.encode(),
+                stdout=self._transcript.stdout,
+                stderr=self._transcript.stderr,
+                stop=self._context.stop,
+                timeout=max(0.0, deadline - time.monotonic()),
+                markers=self._transcript.markers,
+            )
         transcript = self._transcript
         self._facts |= {
             "exit_code": ended.returncode,

@@ -59,12 +59,14 @@ class Context(Protocol):
         of other jobs added here. The worker's role needs the right to enqueue.
         """
 
-    def count_usage(self, thread: str, model: str | None, used: Tokens) -> None:
+    def count_usage(
+        self, thread: str, model: str | None, used: Tokens, *, done: bool = False
+    ) -> None:
         """Say what a conversation with a model has used since it began, in whatever attempt.
 
         As often as you like: the same again counts nothing. Where a budget is used up ``stop`` is
-        set, and a ``Stopped`` then blocks the job or hands it back; work that is done all the same
-        may be returned. A failure to tell is only logged.
+        set, and a ``Stopped`` then blocks the job or hands it back, unless it is ``done``: then
+        nothing is left to be ended. A failure to tell is only logged.
         """
 
     def steps(self) -> Sequence[Step]:

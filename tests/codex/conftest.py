@@ -22,7 +22,7 @@ from moonmind_queue.codex_worker.codex import Codex
 from moonmind_queue.codex_worker.handlers import CodexExec
 from moonmind_queue.codex_worker.publish import Identity
 from moonmind_queue.executors import Outcome
-from moonmind_queue.model import ClaimedJob
+from moonmind_queue.model import ClaimedJob, Tokens
 
 LIMIT = 10 * 1024 * 1024
 IDENTITY = Identity(name="Moonmind", email="moonmind@example.org")
@@ -38,6 +38,7 @@ class Recorder:
     lines: list[tuple[str, str, str]] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
     refuse: dict[str, Exception] = field(default_factory=dict)
+    counted: list[tuple[str, str | None, Tokens]] = field(default_factory=list)
     on_progress: Callable[[str], None] = lambda _: None
 
     def progress(
@@ -50,6 +51,12 @@ class Recorder:
     def log(self, text: str, *, stream: str = "stdout", stage: str = "") -> None:
         """Keep what is printed."""
         self.lines.append((stage, stream, text))
+
+    def count_usage(
+        self, thread: str, model: str | None, used: Tokens, *, done: bool = False
+    ) -> None:
+        """Keep counters."""
+        self.counted.append((thread, model, used))
 
     def attach(self, name: str, source: Path | bytes, content_type: str = "") -> None:
         """Keep a file's bytes, or refuse it."""

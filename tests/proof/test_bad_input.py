@@ -42,7 +42,8 @@ WRONG: dict[str, list[str | None]] = {
                                    "{2026-01-02Z,2026-01-01Z}", "{{2026-01-01Z},{2026-01-02Z}}"],
     "double precision": [None, "0", "-1", "1", "NaN", "infinity", "1e400", "half"],
     "numeric": [None, "0", "-1", "NaN", "infinity", "-infinity", "1e1000", "1e-1000", "half"],
-    "date": [None, "infinity", "-infinity", "4714-01-01 BC", "9999-12-31", "5874897-12-31", "someday"],
+    "date": [None, "infinity", "-infinity", "4714-01-01 BC", "9999-12-31", "5874897-12-31",
+             "someday"],
     "bytea": [None, "", "\\x00", "\\x" + "00" * MEGABYTES, "\\xz"],
 }  # fmt: skip
 
