@@ -18,6 +18,7 @@ from moonmind_queue.cli import (
     roles,
     rules,
     schedule,
+    usage,
 )
 from moonmind_queue.cli.run import Group, run
 
@@ -59,6 +60,7 @@ for _command in (
     rules.timeout,
     rules.backoff,
     failures.failure,
+    usage.usage,
     roles.role,
     operate.prune,
     redrive.repair,
