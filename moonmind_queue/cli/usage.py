@@ -1,7 +1,7 @@
 """Commands for tokens: what was used, what it costs, and how much there may be."""
 
 import re
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
@@ -237,7 +237,7 @@ def budget_ls(as_json: bool) -> None:
     for row in rows:
         row["used"] = _of(row["used_tokens"], row["tokens"], "tokens")
         row["spent"] = _of(row["used_cost"], row["cost"], currency or "")
-        row["ends"] = row["until"]
+        row["ends"] = row["until"] and f"{row['until'].astimezone(UTC):%Y-%m-%d %H:%M} UTC"
         row["used_up"] = "used up" if row["used_up"] else ""
     columns = ("scope", "name", "period", "used", "spent", "ends", "used_up")
     print_table(rows, *columns, empty="no budgets: nothing is bounded")
