@@ -8,7 +8,7 @@
 -- Only the functions beside this file write these tables, so no foreign keys guard the hot ones.
 -- Lock order, everywhere: the schedule or the DAG; the jobs acted on and those that depend on them, in one id order (a
 -- job's id is above those of all that it needs, unless seed_dag() changed these; see _lock_late()); of one job first its row in `job`, then `ready` or
--- `scheduled`, then `lease`; last `pause` and `sleeper`. `claim` and `reclaim` never wait: they skip
+-- `scheduled`, then `lease`; then the budgets (see _lock_budgets()) and `usage_day`; last `pause` and `sleeper`. `claim` and `reclaim` never wait: they skip
 -- what is locked.
 create schema if not exists moonmind_queue;
 
