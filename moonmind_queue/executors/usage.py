@@ -19,11 +19,28 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 _BLOCK = 512  # bytes of a block in ``st_blocks``, whatever the file system's are
 
 
-def cpu(processes: list[Process]) -> float:
-    """Return seconds of CPU, of what runs and of what has ended and was waited for."""
-    mine = os.times()
-    running = sum(process.ticks for process in processes)
-    return running / _CLOCK + mine.children_user + mine.children_system
+class Time:
+    """The CPU time of what runs and of what has ended.
+
+    Who waits for a child is told its time. Where nobody waits it is what was seen last; so the
+    larger of both is taken.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[int, int], int] = {}
+        self._gone = 0
+
+    def used(self, processes: list[Process]) -> float:
+        """Return seconds."""
+        seen = {(process.pid, process.began): process.ticks for process in processes}
+        self._gone += sum(ticks for each, ticks in self._seen.items() if each not in seen)
+        self._seen = seen
+        mine = os.times()
+        told = sum(process.ticks + process.waited for process in processes)
+        return max(
+            (self._gone + sum(seen.values())) / _CLOCK,
+            told / _CLOCK + mine.children_user + mine.children_system,
+        )
 
 
 def memory(processes: list[Process], limit: int) -> int:
