@@ -17,7 +17,6 @@ _QUIET, _QUIET_SINCE = 1, 7  # what is denied is expected, and nothing for the a
 
 
 def enter() -> bool:
-
     """Fence this process in; false where that cannot be, or where it has no effect.
 
     The caller has given up new privileges (PR_SET_NO_NEW_PRIVS).

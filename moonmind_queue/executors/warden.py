@@ -188,8 +188,11 @@ class Watch:
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         poll.register(os.pidfd_open(program), select.POLLIN)
-        pause = TICK
         while True:
+            begin = time.monotonic()
+            if exceeded := self._look(program):
+                return exceeded
+            pause = max(TICK, SHARE * (time.monotonic() - begin))
             for fd, _ in poll.poll(1000 * pause):
                 orders = os.read(self._control, 16) if fd == self._control else b""
                 if not orders:
@@ -197,14 +200,11 @@ class Watch:
                 for number in orders:
                     with suppress(ProcessLookupError):
                         os.killpg(program, number)
-            begin = time.monotonic()
-            if exceeded := self._look(program):
-                return exceeded
-            pause = max(TICK, SHARE * (time.monotonic() - begin))
 
     def _look(self, program: int) -> str:
         tree.reap_orphans(program)
-        running, threads = [], 0
+        running: list[tree.Process] = []
+        threads = 0
         for process in tree.below():
             if process.ended and process.parent == os.getpid():
                 continue  # an orphan that the next look reaps
