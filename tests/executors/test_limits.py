@@ -5,6 +5,7 @@ import platform
 import struct
 
 import pytest
+
 from moonmind_queue.executors import Fail, Retry
 from moonmind_queue.executors.shell import MB
 

@@ -27,13 +27,18 @@ select job_id, seq from (
 ) as told
 where type = 'claimed' and before = 'claimed'
 """
-ENDS = """
-select coalesce(key, '') as id, state from moonmind_queue.job_overview
-"""
+ENDS = "select key as id, state from moonmind_queue.job_overview"
 UNENDED = """
 select count(*) as number from moonmind_queue.job_overview
 where state in ('queued', 'claimed', 'running')
 """
+# What a worker has sent before it was stopped is still done.
+UNDER_WAY = """
+select 1 from pg_stat_activity
+where datname = current_database() and state = 'active' and xact_start < %(now)s
+"""
+HELD = "select id from moonmind_queue.job_overview where worker = %(worker)s"
+LOST = "select distinct job_id as id from moonmind_queue.job_history where type = 'expired'"
 
 
 def graph(chosen):
@@ -63,6 +68,23 @@ def predicted(tasks):
         else:
             ends[task["id"]] = "dead_letter" if "payload" in task else "succeeded"
     return ends
+
+
+def kill_at_work(queue, process, name):
+    """Kill a worker while it holds tasks; return those."""
+
+    def hold_still():
+        process.send_signal(signal.SIGSTOP)
+        [now] = queue.select("select clock_timestamp() as now")
+        eventually(lambda: not queue.select(UNDER_WAY, **now))
+        held = {row["id"] for row in queue.select(HELD, worker=name)}
+        if not held:
+            process.send_signal(signal.SIGCONT)
+        return held
+
+    held = eventually(hold_still, within=60)
+    process.send_signal(signal.SIGKILL)
+    return held
 
 
 @pytest.fixture
@@ -102,17 +124,18 @@ def test_every_task_ends_as_predicted_and_none_runs_twice_at_once(fresh, crowd):
         eventually(lambda: queue.select(live) == [{"n": len(crowd)}], within=60)
         queue.seed_dag(tasks)
         done = "select count(*) as n from moonmind_queue.job_overview where state = 'succeeded'"
-        for share, victim in ((0.1, crowd[0]), (0.3, crowd[5])):
-            eventually(
-                lambda share=share: queue.select(done)[0]["n"] > share * TASKS / 2, within=60
-            )
-            victim.send_signal(signal.SIGKILL)
+        held = set()
+        for share, victim, name in ((0.05, 0, "claude-0"), (0.15, 5, "codex-1")):
+            eventually(lambda share=share: queue.select(done)[0]["n"] > share * TASKS, within=60)
+            held |= kill_at_work(queue, crowd[victim], name)
         eventually(lambda: queue.select(UNENDED) == [{"number": 0}], within=90)
         ends = {row["id"]: row["state"] for row in queue.select(ENDS)}
         overlaps = queue.select(OVERLAPS)
         faults = queue.select("select * from moonmind_queue.queue_fault")
+        lost = {row["id"] for row in queue.select(LOST)}
 
     assert ends == predicted(tasks)
+    assert held <= lost
     assert overlaps == []
     assert faults == []
     for process in crowd:
