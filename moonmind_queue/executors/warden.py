@@ -31,12 +31,7 @@ from moonmind_queue.executors import fence, tree, usage
 TICK = 0.05  # seconds between two looks at what runs, at least
 SHARE = 20  # looking takes no more than this part of the time
 FEW = 32  # processes that are looked at before they are counted again
-# Beyond the limits that are watched the kernel sets its own, wider ones: it counts the CPU of each
-# process alone, and for RLIMIT_NPROC all processes of the user, those of other runs too. There is
-# none on address space, for that is not memory: a Java machine or a sanitizer reserves many times
-# what it will ever use. The more processes there are to a core, the later the warden gets its turn.
-SECONDS = 5
-RUNS = max(2, len(os.sched_getaffinity(0)))
+SECONDS = 5  # of CPU beyond the limit, for one process, until the kernel ends it
 
 _DEATH_SIGNAL, _DUMPABLE, _SUBREAPER, _NO_NEW_PRIVILEGES = 1, 4, 36, 38  # prctl
 
@@ -56,14 +51,7 @@ def main() -> None:
     _prctl(_SUBREAPER, 1)
     _prctl(_NO_NEW_PRIVILEGES, 1)  # what a set-user-ID program started could not be ended by us
     fenced = fence.enter()
-    limits = {
-        resource.RLIMIT_CPU: cpu + SECONDS,
-        resource.RLIMIT_FSIZE: file,
-        resource.RLIMIT_CORE: 0,
-    }
-    hold = 0
-    if os.getuid():  # root is not bound by it
-        limits[resource.RLIMIT_NPROC] = hold = _own_threads() + processes * RUNS
+    limits = _kernel_limits(cpu, file, processes)
     watch = Watch(control, memory, cpu, processes, usage.Directory(folder, directory), fenced)
     os.write(report, b"ready\n")
     program, failure = _start(path, argv, (device, inode, ctime, size), limits, fenced)
@@ -75,13 +63,32 @@ def main() -> None:
     try:
         exceeded = watch.over(program)
     finally:
-        returncode = tree.end(program, hold, fenced)
+        returncode = tree.end(program, limits.get(resource.RLIMIT_NPROC, 0), fenced)
     os.write(report, b"ended %d %s\n" % (returncode, exceeded.encode() or b"-"))
 
 
 def identify(found: os.stat_result) -> Identity:
     """Return what changes when a file is replaced or written to; its mtime can be set back."""
     return found.st_dev, found.st_ino, found.st_ctime_ns, found.st_size
+
+
+def _kernel_limits(cpu: int, file: int, processes: int) -> dict[int, int]:
+    """Return what the kernel holds the program to, which is wider than what is watched.
+
+    It counts the CPU of each process alone. For RLIMIT_NPROC it counts all processes of the user,
+    those of other runs too, and none of root's; with too many to a core, the warden would hardly
+    get its turn. There is no limit on address space, for that is not memory: a Java machine or a
+    sanitizer reserves many times what it will ever use.
+    """
+    limits = {
+        resource.RLIMIT_CPU: cpu + SECONDS,
+        resource.RLIMIT_FSIZE: file,
+        resource.RLIMIT_CORE: 0,
+    }
+    if os.getuid():
+        runs = max(2, len(os.sched_getaffinity(0)))
+        limits[resource.RLIMIT_NPROC] = _own_threads() + processes * runs
+    return limits
 
 
 def _start(
