@@ -3,6 +3,7 @@
 The context is made by hand; it stands for the worker, so no database is needed here.
 """
 
+import hashlib
 import os
 import subprocess
 import threading
@@ -49,6 +50,17 @@ class Recorder:
         """Keep an event."""
         self.events.append((level, message, data))
         self.on_progress(message)
+
+    def latest(self, name: str, target: Path) -> bool:
+        """Write a file that was kept earlier."""
+        return name in self.files and bool(target.write_bytes(self.files[name]))
+
+    def fetch(self, sha256: str, target: Path) -> bool:
+        """Write a file that was kept earlier."""
+        for content in self.files.values():
+            if hashlib.sha256(content).hexdigest() == sha256:
+                return bool(target.write_bytes(content))
+        return False
 
     def log(self, text: str, *, stream: str = "stdout", stage: str = "") -> None:
         """Keep what is printed."""
