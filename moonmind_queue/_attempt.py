@@ -15,8 +15,8 @@ from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from moonmind_queue._live_log import LiveLog, Piece
 from moonmind_queue.errors import DatabaseUnavailable, InvalidPayload, LeaseLost, QueueError
-from moonmind_queue.executors import Block, CoolDown, Fail, Retry, Runner, Stopped
-from moonmind_queue.model import ClaimedJob, Overspent, Step, Tokens
+from moonmind_queue.executors import Block, CoolDown, Fail, Retry, Runner, Stopped, Unfit
+from moonmind_queue.model import Artifact, ClaimedJob, Overspent, Step, Tokens
 from moonmind_queue.queue import Queue
 
 log = structlog.get_logger()
@@ -37,6 +37,7 @@ class Ending:
     after: timedelta | None = None
     source: str | None = None  # of the reason; the rules for failures say what it means
     jobs: Sequence[Mapping[str, Any]] = ()  # to be added with the success
+    unfit: bool = False  # this machine cannot do such work
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,8 @@ class Attempt:
         except Fail as error:
             return Ending("fail", reason=str(error), source=error.source)
         except Block as error:
-            return Ending("block", reason=str(error), source=error.source)
+            unfit = isinstance(error, Unfit)
+            return Ending("block", reason=str(error), source=error.source, unfit=unfit)
         except Retry as error:
             return Ending("retry", reason=str(error), after=error.after, source=error.source)
         except CoolDown as error:
@@ -248,14 +250,18 @@ class JobContext:
         """Write an artifact of this job to a file; False when there is none."""
 
         def read(queue: Queue) -> bool:
-            for each in queue.artifacts(self._job.id):
-                if each.sha256 == sha256:
-                    with target.open("wb") as file:
-                        file.writelines(queue.read_artifact(each))
-                    return True
-            return False
+            found = (each for each in queue.artifacts(self._job.id) if each.sha256 == sha256)
+            return _write(queue, next(found, None), target)
 
         return self._persist("fetch", read)
+
+    def latest(self, name: str, target: Path) -> bool:
+        """Write the newest artifact of a name to a file; False when there is none."""
+
+        def read(queue: Queue) -> bool:
+            return _write(queue, queue.latest_artifact(self._job.id, name), target)
+
+        return self._persist(name, read)
 
     def attach(
         self, name: str, source: Path | bytes, content_type: str = "application/octet-stream"
@@ -279,3 +285,11 @@ class JobContext:
             except (DatabaseUnavailable, PoolTimeout) as error:
                 if time.monotonic() > patience or self.stop.wait(1):
                     raise DatabaseUnavailable(f"{what} was not stored: {error}") from error
+
+
+def _write(queue: Queue, artifact: Artifact | None, target: Path) -> bool:
+    if artifact is None:
+        return False
+    with target.open("wb") as file:
+        file.writelines(queue.read_artifact(artifact))
+    return True

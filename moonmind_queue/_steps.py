@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 from psycopg.rows import class_row
 from psycopg.sql import SQL
 
-from moonmind_queue._calls import Call, nothing, value
+from moonmind_queue._calls import Call, nothing, value, view
 from moonmind_queue._values import to_json
-from moonmind_queue.model import ClaimedJob, Step
+from moonmind_queue.model import Artifact, ClaimedJob, Step
 
 
 class _Begun(NamedTuple):
@@ -83,6 +83,20 @@ def pushed(job_id: int) -> Call[list[str]]:
         values={"job": job_id},
         row=class_row(_Content),
         read=lambda rows: [row.content for row in rows],
+    )
+
+
+def latest_artifact(job_id: int, name: str) -> Call[Artifact | None]:
+    """Return the newest artifact of a name since a person last retried the job, if there is one."""
+    return view(
+        Artifact,
+        "job_artifact",
+        "where job_id = %(job)s and name = %(name)s and created_at > coalesce((select max(at)"
+        " from moonmind_queue.job_history where job_id = %(job)s and type = 'retried'),"
+        " '-infinity') order by id desc limit 1",
+        lambda found: found[0] if found else None,
+        job=job_id,
+        name=name,
     )
 
 

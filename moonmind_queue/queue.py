@@ -255,6 +255,7 @@ class Queue:
     count_usage = _calls.method(_usage.count_usage)
     steps = _calls.method(_steps.steps)
     pushed = _calls.method(_steps.pushed)
+    latest_artifact = _calls.method(_steps.latest_artifact)
 
     # --- operate ---------------------------------------------------------------------------
 

@@ -586,7 +586,7 @@ values
      'block', null, null, false, 'give GITHUB_TOKEN the right to open pull requests, then retry the job'),
     ('pull_request_refused', 140, 'gh', 'http 4(04|22)\M|could not resolve to a repository|no commits between',
      'block', null, null, false, ''),
-    ('timeout', 210, 'run', 'exceeded \d|no event for', 'retry', null, 2, false, '');
+    ('timeout', 210, 'run', 'exceeded \d|no event of', 'retry', null, 2, false, '');
 
 create domain moonmind_queue.token_number as bigint
     constraint tokens_are_not_negative check (value >= 0 and value < 1000000000000000);

@@ -9,7 +9,7 @@
 -- Only the functions beside this file write these tables, so no foreign keys guard the hot ones.
 -- Lock order, everywhere: the schedule or the DAG; the jobs acted on and those that depend on them, in one id order (a
 -- job's id is above those of all that it needs, unless seed_dag() changed these; see _lock_late()); of one job first its row in `job`, then `ready` or
--- `scheduled`, then `lease`; last `pause` and `sleeper`. `claim` and `reclaim` never wait: they skip
+-- `scheduled`, then `lease`; then the budgets (see _lock_budgets()) and `usage_day`; last `pause` and `sleeper`. `claim` and `reclaim` never wait: they skip
 -- what is locked.
 create schema if not exists moonmind_queue;
 
@@ -587,7 +587,7 @@ values
      'block', null, null, false, 'give GITHUB_TOKEN the right to open pull requests, then retry the job'),
     ('pull_request_refused', 140, 'gh', 'http 4(04|22)\M|could not resolve to a repository|no commits between',
      'block', null, null, false, ''),
-    ('timeout', 210, 'run', 'exceeded \d|no event for', 'retry', null, 2, false, '');
+    ('timeout', 210, 'run', 'exceeded \d|no event of', 'retry', null, 2, false, '');
 
 create domain moonmind_queue.token_number as bigint
     constraint tokens_are_not_negative check (value >= 0 and value < 1000000000000000);
@@ -1675,6 +1675,7 @@ language plpgsql
 stable
 set search_path = moonmind_queue, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 begin
     return (

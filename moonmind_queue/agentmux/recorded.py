@@ -38,7 +38,7 @@ class Recorded:
             self._changed()
 
 
-class Unfit:
+class Unable:
     """Stands for a kind that this worker cannot run, and says why instead of running it."""
 
     def __init__(self, why: str) -> None:
@@ -62,7 +62,8 @@ class _Copying:
         self._logs: dict[str, BinaryIO | None] = {}  # None: it could not be opened
         self.progress = context.progress
         self.enqueue = context.enqueue
-        self.steps, self.pushed, self.fetch = context.steps, context.pushed, context.fetch
+        self.steps, self.pushed = context.steps, context.pushed
+        self.fetch, self.latest = context.fetch, context.latest
         self.begin_step, self.end_step = context.begin_step, context.end_step
         self.count_usage = context.count_usage
 

@@ -35,6 +35,7 @@ class Meter:
         self._context, self._transcript, self._home = context, transcript, home
         self._model = model
         self._began = datetime.now(UTC)
+        self._thread_id: str | None = None
         self._rollout: Path | None = None
         self._read = 0
         self._told: Tokens | None = None
@@ -65,6 +66,9 @@ class Meter:
 
     def _look(self) -> None:
         """Tell the latest counters that are new, after those with which the run began."""
+        if self._transcript.thread_id != self._thread_id:  # one that could not be resumed is left
+            self._thread_id = self._transcript.thread_id
+            self._rollout, self._read, self._told = None, 0, None
         latest: Tokens | None = None
         for at, payload in self._records():
             if isinstance(payload.get("model"), str):  # of a turn's context
@@ -77,16 +81,14 @@ class Meter:
             self._tell(latest)
 
     def _tell(self, used: Tokens) -> None:
-        if self._transcript.thread_id and used != self._told:
-            self._context.count_usage(
-                self._transcript.thread_id, self._model, used, done=self._done.is_set()
-            )
+        if self._thread_id and used != self._told:
+            self._context.count_usage(self._thread_id, self._model, used, done=self._done.is_set())
             self._told = used
 
     def _records(self) -> Iterator[tuple[datetime, Mapping[str, Any]]]:
         """Yield what is new in the file: when it was written, and what it says."""
-        if self._rollout is None and (thread := self._transcript.thread_id):
-            found = (self._home / "sessions").glob(f"*/*/*/rollout-*-{thread}.jsonl")
+        if self._rollout is None and self._thread_id:
+            found = (self._home / "sessions").glob(f"*/*/*/rollout-*-{self._thread_id}.jsonl")
             self._rollout = max(found, default=None)
         if self._rollout is None:
             return

@@ -21,6 +21,7 @@ class Transcript:
 
     def __init__(self, journal: Journal, root: Path) -> None:
         self.thread_id: str | None = None
+        self.begun = False  # whether the model was asked
         self.last_message: str | None = None
         self.usage: dict[str, int] = {}
         self.error: str | None = None
@@ -28,7 +29,13 @@ class Transcript:
         self._journal = journal
         self._root = root
         self.commands: deque[str] = deque(maxlen=20)  # the latest, with how they ended
+        self.succeeded = 0  # commands that ended with 0
         self._begun: set[str] = set()
+
+    @property
+    def ran(self) -> int:
+        """How many commands were begun."""
+        return len(self._begun)
 
     def stdout(self, line: bytes) -> None:
         """Take one line of Codex's standard output."""
@@ -57,6 +64,8 @@ class Transcript:
             case {"type": "thread.started", "thread_id": str(thread_id)}:
                 self.thread_id = thread_id
                 self._journal.progress("thread started", {"thread_id": thread_id})
+            case {"type": "turn.started"}:
+                self.begun = True
             case {"type": "item.started", "item": {"type": "command_execution"} as item}:
                 self._begin(item)
             case {"type": "item.completed", "item": {"type": str(kind)} as item}:
@@ -92,6 +101,7 @@ class Transcript:
         if str(item.get("id")) not in self._begun:
             self._begin(item)
         status = item.get("exit_code")
+        self.succeeded += status == 0
         output = str(item.get("aggregated_output") or "")
         self._journal.log(f"{output.rstrip()}\n[exit status {status}]".lstrip("\n"))
         shown = self._journal.shorten(_unwrap(command), COMMAND_LIMIT)

@@ -8,6 +8,7 @@ made by hand. It returns the result, a JSON object, or raises:
 ====================  ================================================================
 :class:`Retry`        try again later, with back-off or ``after`` a given time
 :class:`Block`        park the job until a person acts
+:class:`Unfit`        as :class:`Block`; this machine cannot do such work, so the worker ends
 :class:`Fail`         no retry can mend this
 :class:`CoolDown`     the account is used up: hand the job back, its agent rests a while
 :class:`Stopped`      ``context.stop`` was set and the work has ended; nothing to report
@@ -93,6 +94,13 @@ class Context(Protocol):
     def fetch(self, sha256: str, target: Path) -> bool:
         """Write an artifact of this job, from whatever attempt, to a file; False: there is none."""
 
+    def latest(self, name: str, target: Path) -> bool:
+        """Write the newest artifact of a name to a file; False: there is none.
+
+        It is an earlier attempt's, if this one has none yet. What was before a person retried the
+        job is not there.
+        """
+
     def attach(
         self, name: str, source: Path | bytes, content_type: str = "application/octet-stream"
     ) -> None:
@@ -158,6 +166,10 @@ class Retry(Outcome):
 
 class Block(Outcome):
     """A person has to act before the job can go on."""
+
+
+class Unfit(Block):
+    """This machine cannot do such work: the job is blocked, and the worker ends with the reason."""
 
 
 class Fail(Outcome):

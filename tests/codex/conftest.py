@@ -3,6 +3,7 @@
 The context is made by hand; it stands for the worker, so no database is needed here.
 """
 
+import hashlib
 import os
 import subprocess
 import threading
@@ -16,8 +17,11 @@ from typing import Any
 import pytest
 from codex_cli_bin import bundled_codex_path
 from git_server import GitServer
+from github_server import GitHubServer
 from model_server import MODEL, ModelServer, Script, make_codex_home
+from publishing import SCRIPT, Publishing
 
+from moonmind_queue import connect
 from moonmind_queue.codex_worker.codex import Codex
 from moonmind_queue.codex_worker.handlers import CodexExec
 from moonmind_queue.codex_worker.publish import Identity
@@ -47,6 +51,17 @@ class Recorder:
         """Keep an event."""
         self.events.append((level, message, data))
         self.on_progress(message)
+
+    def latest(self, name: str, target: Path) -> bool:
+        """Write a file that was kept earlier."""
+        return name in self.files and bool(target.write_bytes(self.files[name]))
+
+    def fetch(self, sha256: str, target: Path) -> bool:
+        """Write a file that was kept earlier."""
+        for content in self.files.values():
+            if hashlib.sha256(content).hexdigest() == sha256:
+                return bool(target.write_bytes(content))
+        return False
 
     def log(self, text: str, *, stream: str = "stdout", stage: str = "") -> None:
         """Keep what is printed."""
@@ -108,6 +123,7 @@ class Bench:
         context: Recorder | None = None,
         attempt: int = 1,
         timeout: float = 60,
+        silence: float = 60,
         limit: int = LIMIT,
         sandbox: Any = "workspace-write",
     ) -> Ended:
@@ -127,6 +143,7 @@ class Bench:
                 ),
                 workdir=self.workdir,
                 run_timeout=timeout,
+                idle_timeout=silence,
                 artifact_max_bytes=limit,
                 identity=IDENTITY,
             )
@@ -225,3 +242,27 @@ def job() -> Callable[..., ClaimedJob]:
 def recorder() -> Recorder:
     """A context made by hand."""
     return Recorder()
+
+
+@pytest.fixture
+def publishing(tmp_path: Path, demo: Path, fresh: str) -> Iterator[Publishing]:
+    """All of it."""
+    home, script = tmp_path / "home", list(SCRIPT)
+    home.mkdir()
+    with (
+        GitServer(demo) as remote,
+        GitHubServer(tmp_path) as github,
+        ModelServer(lambda _: script) as model,
+        connect(fresh) as queue,
+    ):
+        codex = make_codex_home(tmp_path / "codex", model.base_url, bundled_codex_path())
+        rewrite = f'[url "{remote.url("")}"]\n\tinsteadOf = https://github.com/acme/\n'
+        (home / ".gitconfig").write_text(rewrite)
+        environ = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(home),
+            "CODEX_HOME": str(codex),
+            "GH_CONFIG_DIR": str(github.config),
+            "GITHUB_TOKEN": "ghp_" + "A1b2C3d4" * 5,
+        }
+        yield Publishing(tmp_path, fresh, queue, demo / "demo.git", github, environ, script)

@@ -11,6 +11,7 @@ import pytest
 from codex_cli_bin import bundled_codex_path
 from git_server import GitServer
 from model_server import MODEL, ModelServer, http_error, make_codex_home, say, shell
+from waiting import eventually
 
 from moonmind_queue import connect
 from moonmind_queue.codex_worker.journal import Journal
@@ -146,6 +147,25 @@ def test_what_is_no_counter_is_passed_over(
     assert recorder.counted[-1][2] == tokens(200)
 
 
+def test_a_thread_that_takes_the_place_of_another_is_counted_anew(
+    tmp_path: Path, recorder: Any, transcript: Transcript, rollout: Path
+) -> None:
+    """One that could not be resumed is followed by another, with a file and counters of its own."""
+    now = datetime.now(UTC)
+    other = THREAD.replace("1", "2")
+    with Meter(recorder, transcript, tmp_path / "codex", "asked"):
+        rollout.write_text(counted(now, 300))
+        eventually(lambda: recorder.counted)
+        rollout.with_name(rollout.name.replace(THREAD, other)).write_text(counted(now, 100))
+        started = {"type": "thread.started", "thread_id": other}
+        transcript.stdout(json.dumps(started).encode())
+
+    assert [(each[0], each[2]) for each in recorder.counted] == [
+        (THREAD, tokens(300)),
+        (other, tokens(100)),
+    ]
+
+
 def test_without_a_file_what_codex_prints_is_told(
     tmp_path: Path, recorder: Any, transcript: Transcript
 ) -> None:
@@ -178,12 +198,13 @@ def test_a_budget_ends_the_run_that_uses_it_up(
         else:
             payload["budget"] = {"tokens": 100}
         job_id = queue.enqueue("codex_exec", payload)
-        assert press.work(
-            dsn=fresh,
-            environ=environ | {"CODEX_HOME": str(codex)},
-            workdir=str(tmp_path / "work"),
-            model=MODEL,
-        )
+        surroundings = {
+            "dsn": fresh,
+            "environ": environ | {"CODEX_HOME": str(codex)},
+            "workdir": str(tmp_path / "work"),
+            "model": MODEL,
+        }
+        assert press.work(surroundings)
 
         job = queue.get(job_id)
         assert (job.state, job.attempt) == (state, 0 if shared else 1)
