@@ -180,30 +180,75 @@ def test_without_a_file_what_codex_prints_is_told(
 # --- on a real queue -------------------------------------------------------------------------
 
 
+@pytest.fixture
+def script() -> list[Any]:
+    """What the model says next; a test may change it between two attempts."""
+    return []
+
+
+@pytest.fixture
+def surroundings(
+    tmp_path: Path, remote: GitServer, fresh: str, script: list[Any]
+) -> Iterator[dict[str, Any]]:
+    """What the worker is given, on a queue of its own."""
+    (tmp_path / "home").mkdir()
+    with ModelServer(lambda _: script) as model:
+        codex = make_codex_home(tmp_path / "codex", model.base_url, bundled_codex_path())
+        yield {
+            "dsn": fresh,
+            "environ": {
+                "PATH": "/usr/bin:/bin",
+                "HOME": str(tmp_path / "home"),
+                "CODEX_HOME": str(codex),
+            },
+            "workdir": str(tmp_path / "work"),
+            "model": MODEL,
+        }
+
+
+def test_a_resumed_thread_counts_once(
+    remote: GitServer, surroundings: dict[str, Any], script: list[Any]
+) -> None:
+    """Two attempts in one thread, whose counters go on: their shares are what it used in all."""
+    with connect(surroundings["dsn"]) as queue:
+        payload = {"repository": remote.url("demo.git"), "instruction": "Do it."}
+        job_id = queue.enqueue("codex_exec", payload)
+        queue.set_backoff("codex_exec", timedelta(milliseconds=1))
+        script[:] = [[shell("true")], [http_error(500)]]
+        assert press.work(surroundings)
+        script[1:] = [[say("Done.")]]
+        eventually(lambda: press.work(surroundings))  # when it has rested
+
+        job = queue.get(job_id)
+        assert job.state == "succeeded", job.error
+        used = queue.select(
+            "select attempt, input_tokens as input from moonmind_queue.job_usage order by attempt"
+        )
+        assert [row["attempt"] for row in used] == [1, 2]
+        assert all(row["input"] > 0 for row in used)
+        assert sum(row["input"] for row in used) == job.result["usage"]["input_tokens"]
+
+
 @pytest.mark.parametrize(
     ("shared", "state"), [(False, "blocked"), (True, "queued")], ids=["its own", "the repository's"]
 )
 def test_a_budget_ends_the_run_that_uses_it_up(
-    tmp_path: Path, remote: GitServer, fresh: str, shared: bool, state: str
+    tmp_path: Path,
+    remote: GitServer,
+    surroundings: dict[str, Any],
+    script: list[Any],
+    shared: bool,
+    state: str,
 ) -> None:
     """Codex is ended in the middle of its turn; what it has done by then is kept."""
-    (tmp_path / "home").mkdir()
-    script = [[shell("echo more >> README.md")], [until(tmp_path / "never")]]
-    with ModelServer(script) as model, connect(fresh) as queue:
-        codex = make_codex_home(tmp_path / "codex", model.base_url, bundled_codex_path())
-        environ = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path / "home")}
-        payload: dict[str, Any] = {"repository": remote.url("demo.git"), "instruction": "Do it."}
+    script[:] = [[shell("echo more >> README.md")], [until(tmp_path / "never")]]
+    payload: dict[str, Any] = {"repository": remote.url("demo.git"), "instruction": "Do it."}
+    with connect(surroundings["dsn"]) as queue:
         if shared:
             queue.set_budget("repository", payload["repository"], tokens=100)
         else:
             payload["budget"] = {"tokens": 100}
         job_id = queue.enqueue("codex_exec", payload)
-        surroundings = {
-            "dsn": fresh,
-            "environ": environ | {"CODEX_HOME": str(codex)},
-            "workdir": str(tmp_path / "work"),
-            "model": MODEL,
-        }
         assert press.work(surroundings)
 
         job = queue.get(job_id)
