@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 from moonmind_queue.errors import InvalidArgument, QueueError
@@ -32,6 +32,14 @@ class Arguments(BaseModel):
         extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_null(cls, given: Any) -> Any:
+        """Models write null for what they leave out, whatever its schema says."""
+        if isinstance(given, Mapping):
+            return {name: value for name, value in given.items() if value is not None}
+        return given
+
 
 class Refused(Exception):
     """A call that is answered with a code and a message instead of a result."""
@@ -49,7 +57,8 @@ class UnknownTool(ValueError):
 class Tool:
     """One tool: ``run`` gets an instance of ``takes`` and returns a JSON value.
 
-    ``reads`` says that it changes nothing, ``again`` that a second call changes nothing more.
+    ``reads`` says that it changes nothing, ``again`` that a second call changes nothing more,
+    ``destroys`` that something others have made may be gone or over after it.
     """
 
     name: str
@@ -57,6 +66,7 @@ class Tool:
     run: Callable[[Any], Any]
     reads: bool = False
     again: bool = False
+    destroys: bool = False
 
     @property
     def description(self) -> str:

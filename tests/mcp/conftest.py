@@ -7,7 +7,7 @@ import secrets
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import psycopg
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from mcp import Client, StdioServerParameters, stdio_client
@@ -22,7 +23,7 @@ from mcp.client.streamable_http import streamable_http_client
 from waiting import eventually
 
 import moonmind_queue
-from moonmind_queue import Queue
+from moonmind_queue import Queue, roles
 
 COMMAND = str(Path(sys.executable).with_name("moonmind-queue"))
 
@@ -57,6 +58,10 @@ class Peer:
         assert list(body) == ["ok", "code", "message"]
         assert body["ok"] is False
         return body["code"], body["message"]
+
+    def permits(self, tool: str, **arguments: Any) -> bool:
+        """Call a tool, and say whether it did not refuse."""
+        return not self.portal.call(self.client.call_tool, tool, arguments).is_error
 
     @staticmethod
     def _answer(result: Any) -> Any:
@@ -103,14 +108,25 @@ class Station:
         """Start a server on a free port; return its URL and its log."""
         log = self._folder / f"{uuid.uuid4().hex}.log"
         self.process(log, "--profile", profile, "--http", "--port", "0", *options, **environment)
-        found = eventually(lambda: re.search(r"^serving \w+ at (\S+)$", log.read_text(), re.M))
-        return found[1], log
+        return self.url(log), log
 
-    def process(self, log: Path, *arguments: str, **environment: str) -> "subprocess.Popen[bytes]":
+    @staticmethod
+    def url(log: Path) -> str:
+        """Wait until a server can be called."""
+        found = eventually(lambda: re.search(r"^serving \w+ at (\S+)$", log.read_text(), re.M))
+        return str(found[1])
+
+    def process(
+        self,
+        log: Path,
+        *arguments: str,
+        program: Sequence[str] = (COMMAND,),
+        **environment: str,
+    ) -> "subprocess.Popen[bytes]":
         """Start the command; it is ended after the test."""
         with log.open("wb") as errors:
             process = subprocess.Popen(
-                [COMMAND, "mcp", *arguments],
+                [*program, "mcp", *arguments],
                 env=self.environment(**environment),
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
@@ -236,3 +252,23 @@ def tasks(database: Queue) -> Tasks:
 def own_tasks(connected: Queue) -> Tasks:
     """Tasks in the database of this test's servers."""
     return Tasks(connected, "own")
+
+
+@pytest.fixture
+def login(fresh: str) -> Iterator[Callable[..., dict[str, str]]]:
+    """Make a login of a kind, with a policy for a worker, on this test's database.
+
+    Gives the variable that a server finds it in.
+    """
+    made: list[str] = []
+    with psycopg.connect(fresh, autocommit=True) as admin:
+
+        def make(kind: str, **policy: Any) -> dict[str, str]:
+            name = f"mq_test_{uuid.uuid4().hex[:12]}"
+            new = roles.create_role(admin, kind, name, **policy)
+            made.append(name)
+            return {"DATABASE_URL": new.database_url}
+
+        yield make
+        for name in made:
+            roles.revoke_role(admin, name)

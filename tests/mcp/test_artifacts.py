@@ -81,6 +81,8 @@ def test_the_five_methods_are_listed(artifacts):
     }
     for tool in artifacts.tools():
         assert all(each["description"] for each in tool.input_schema["properties"].values())
+    destroying = {tool.name for tool in artifacts.tools() if tool.annotations.destructive_hint}
+    assert destroying == {"put_artifact", "write_json"}  # what was there is gone
 
 
 def test_bytes_come_back_as_they_were_put(artifacts, station, place):
@@ -143,6 +145,22 @@ def test_files_are_listed_sorted_and_by_pattern(artifacts, station, place):
     everything = artifacts.call("list_artifacts", dir="artifacts")["paths"]
     assert f"{place}/b.json" in everything
     assert everything == sorted(everything)
+
+
+def test_a_list_has_every_name_that_a_call_can_have_and_no_other(artifacts, station, place):
+    """Not a name with a line break, an escape for terminals, or bytes that are no UTF-8."""
+    named = [f"{place}/{name}" for name in ("für dich.md", "n\u00a0b", "👩\u200d💻.md", "~a", "-b")]
+    for path in named:
+        artifacts.call("put_artifact", path=path, contentBase64="")
+    folder = os.fsencode(station.home / place)
+    for name in (b"a\nb", b"a\\b", b"\x1b[2J", "\x9b2J".encode(), b"\xff\xfe"):
+        with open(folder + b"/" + name, "wb"):  # noqa: PTH123 - a path is text
+            pass
+
+    listed = artifacts.call("list_artifacts", dir=place)["paths"]
+
+    assert listed == sorted(named)
+    assert all(artifacts.call("get_artifact", path=path)["size"] == 0 for path in listed)
 
 
 @pytest.mark.parametrize("path", ASTRAY)
@@ -220,7 +238,7 @@ def test_a_file_that_is_not_there_is_an_io_error(artifacts, place):
         )  # fmt: skip
 
 
-@pytest.mark.parametrize("text", ["a", "####", "aGVsbG8", "aGVs=bG8K", "ä"])
+@pytest.mark.parametrize("text", ["a", "####", "aGVsbG8", "aGVs=bG8K", "aGVs bG8K", "_-8=", "ä"])
 def test_what_is_no_base64_is_refused(artifacts, place, text):
     """Rather than stored as something else."""
     code, message = artifacts.refused("put_artifact", path=f"{place}/a", contentBase64=text)

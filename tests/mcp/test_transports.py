@@ -8,11 +8,15 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psycopg
 import pytest
 from waiting import eventually
+
+from moonmind_queue.mcp import loopback
 
 TOKEN = "a-token-of-this-test-only"
 LIST = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
@@ -166,6 +170,83 @@ def test_a_server_ends_when_it_is_told_to(own, tmp_path, sign):
     assert time.monotonic() - began < 3
 
 
+@pytest.fixture
+def waiting(own, connected, tmp_path, look):
+    """A server whose one call waits for a lock that another session has; gives all three.
+
+    It is patient for a fifth of a second where real ones are for five.
+    """
+    impatient = (
+        "from moonmind_queue.mcp import loopback;"
+        "loopback.PATIENCE = loopback.COURTESY = float(sys.argv.pop(1));"
+    )
+    started = f"import sys; sys.argv[0] = 'moonmind-queue'; {impatient}"
+    started += "from moonmind_queue.cli import main; main()"
+
+    def start(patience, pool, other):
+        job = connected.enqueue("noop")
+        connected.claim("w")
+        log = tmp_path / "log"
+        process = own.process(
+            log, "--profile", "queue", "--http", "--port", "0", "--token-env", "T", T=TOKEN,
+            program=(sys.executable, "-c", started, str(patience)),
+        )  # fmt: skip
+        url = own.url(log)
+        other.execute("select from moonmind_queue.job for update")
+        call = {"name": "queue.complete", "arguments": {"jobId": job, "worker": "w"}}
+        body = {**LIST, "method": "tools/call", "params": call}
+        answer = pool.submit(post, url, bearer(), body=body)
+        eventually(lambda: look("select 1 from pg_stat_activity where wait_event_type = 'Lock'"))
+        process.send_signal(signal.SIGTERM)
+        return url, process, answer
+
+    return start
+
+
+def closed(url):
+    """Say whether nobody listens any more."""
+    try:
+        socket.create_connection(("127.0.0.1", urlsplit(url).port), timeout=5).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_a_call_that_is_under_way_is_answered_before_the_end(own, waiting):
+    """New ones are not taken any more."""
+    with ThreadPoolExecutor() as pool, psycopg.connect(own.dsn) as other:
+        url, process, answer = waiting(30, pool, other)
+        eventually(lambda: closed(url))
+        assert not answer.done()
+        other.rollback()
+
+        status, _, body = answer.result(timeout=30)
+        assert status == 200
+        assert json.loads(body)["result"]["structuredContent"]["state"] == "succeeded"
+        assert process.wait(timeout=30) == 0
+
+
+def test_a_call_that_does_not_end_does_not_keep_a_server(own, waiting, tmp_path):
+    """It is given up, which the log tells."""
+    with ThreadPoolExecutor() as pool, psycopg.connect(own.dsn) as other:
+        _, process, answer = waiting(0.2, pool, other)
+
+        assert process.wait(timeout=30) == 0
+        other.rollback()
+        assert answer.exception(timeout=30) or answer.result()[0] == 500
+    assert "mcp.calls_given_up" in (tmp_path / "log").read_text()
+
+
+def test_an_answer_is_not_held_back_by_the_kernel():
+    """It goes out in two pieces, of which the second would wait 40 ms for an acknowledgement."""
+    with (
+        loopback._listen(0) as listener,
+        socket.create_connection(listener.getsockname(), timeout=5),
+        listener.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_a_server_over_stdio_ends_with_its_input(own):
     """And prints nothing of its own on standard output."""
     done = subprocess.run(
@@ -235,6 +316,9 @@ def start(own, *arguments, **environment):
          "NONE has to hold a token of at least 16"),
         (["--profile", "queue", "--http", "--token-env", "T"], {"T": "short"}, "T has to hold"),
         (["--profile", "queue", "--token-env", "T"], {"T": TOKEN}, "--token-env is for --http"),
+        (["--profile", "queue", "--port", "0"], {}, "--port is for --http"),
+        (["--profile", "queue", "--home", "."], {}, "--home is for state and artifacts"),
+        (["--profile", "queue"], {"DATABASE_URL": "short=x y z"}, "DATABASE_URL is not a libpq"),
     ],
 )  # fmt: skip
 def test_a_start_that_cannot_be_says_why(own, arguments, environment, told):
