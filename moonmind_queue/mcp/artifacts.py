@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from moonmind_queue.agentmux.folder import Folder
+from moonmind_queue.agentmux.folder import DEEPEST, Folder
 from moonmind_queue.errors import ArtifactTooLarge, InvalidArgument
 from moonmind_queue.mcp.files import about, nameable, relative
 from moonmind_queue.mcp.tools import Arguments, Tool
@@ -153,6 +153,8 @@ class Artifacts:
 
     def _write(self, path: str, content: bytes) -> None:
         inner = self._below(path)
+        if inner.count("/") > DEEPEST + 1:
+            raise InvalidArgument(f"{path!r} is more than {DEEPEST} folders deep")
         if len(content) > self._limit:
             raise _too_large(len(content), self._limit)
         with about(inner):

@@ -97,8 +97,8 @@ class Jobs:
             take_back(queue)
             claimed = queue.claim(
                 asked.worker,
-                agents=asked.agents,
-                kinds=asked.kinds,
+                agents=asked.agents or None,
+                kinds=asked.kinds or None,
                 capabilities=asked.capabilities,
                 lease=self._length(asked.lease_seconds),
                 start=True,

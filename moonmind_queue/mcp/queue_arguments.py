@@ -40,11 +40,11 @@ class Enqueue(Arguments):
     """Add a job to the queue; a worker will run it. Answers the job, with its id.
 
     kind "codex_exec" lets a coding agent work on a git repository: payload {"repository":
-    "owner/repo", "instruction": "what to do", "ref"?: "branch, tag or commit", "publish"?: {"mode":
-    "none" | "branch" | "pr"}}. "shell" runs a program that its worker allows: {"cmd": ["make",
-    "test"]}. "mcp-call" calls a tool of a server that its worker knows: {"server": "time", "tool":
-    "get_current_time", "arguments": {"timezone": "UTC"}}. "noop" waits: {"seconds": 1}. Other kinds
-    may be installed; an unknown one is refused with the list. With queue.get you see how it goes.
+    "owner/repo", "instruction": "what to do", "ref"?: "branch, tag or commit"}. "shell" runs a
+    program that its worker allows: {"cmd": ["make", "test"]}. "mcp-call" calls a tool of a server
+    that its worker knows: {"server": "time", "tool": "get_current_time", "arguments": {"timezone":
+    "UTC"}}. "noop" waits: {"seconds": 1}. Other kinds may be installed; an unknown one is refused
+    with the list. With queue.get you see how it goes.
     """
 
     kind: str = Field(
@@ -93,7 +93,10 @@ class Enqueue(Arguments):
         "wait", description="What becomes of it when a job of after ends without success."
     )
     concurrency_key: str | None = Field(
-        None, description="What limits may count: an account, a repository."
+        None,
+        min_length=1,
+        max_length=500,
+        description="What limits may count: an account, a repository.",
     )
 
 
@@ -106,14 +109,12 @@ class Claim(Arguments):
     """
 
     worker: Worker
-    kinds: list[str] | None = Field(
-        None,
+    kinds: list[str] = Field(
+        [],
         description="Only jobs of these kinds; name those that you can do.",
         examples=[["review"]],
     )
-    agents: list[str] | None = Field(
-        None, description="Only jobs for these agents.", examples=[["codex"]]
-    )
+    agents: list[str] = Field([], description="Only jobs for these agents.", examples=[["codex"]])
     capabilities: list[str] = Field([], description="What you offer to jobs that ask for it.")
     lease_seconds: LeaseSeconds = None
 

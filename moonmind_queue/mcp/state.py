@@ -11,7 +11,7 @@ from moonmind_queue.agentmux import control, dag, tasks
 from moonmind_queue.agentmux.folder import Folder
 from moonmind_queue.agentmux.heartbeat import instant
 from moonmind_queue.agentmux.vocabulary import ErrorCode, TaskEvent
-from moonmind_queue.errors import InvalidArgument, LeaseLost
+from moonmind_queue.errors import InvalidArgument, JobNotFound, LeaseLost
 from moonmind_queue.mcp import claimable
 from moonmind_queue.mcp import state_arguments as asking
 from moonmind_queue.mcp.files import about, relative
@@ -74,7 +74,7 @@ class State:
     def claim_task(self, asked: asking.ClaimTask) -> dict[str, Any]:
         """Lease a task, or say why it is not to be had."""
         with self._lend() as queue:
-            job = tasks.find(queue, asked.id)
+            job = _find(queue, asked.id)
             take_back(queue)
             claimed = queue.claim(
                 asked.worker,
@@ -84,8 +84,8 @@ class State:
             )
             if not claimed:
                 raise _not_to_be_had(asked, claimable.why_not(queue, job, self._capabilities))
-            [row] = queue.select(tasks.TASK, job=job)
-        return {"task": _task(row), "leaseUntil": instant(claimed[0].expires_at)}
+            task = _shown(queue, job)
+        return {"task": _task(task), "leaseUntil": instant(claimed[0].expires_at)}
 
     def renew_lease(self, asked: asking.RenewLease) -> dict[str, Any]:
         """Hold a task for longer."""
@@ -145,7 +145,7 @@ class State:
     def get_task(self, asked: asking.GetTask) -> dict[str, Any]:
         """Return a task."""
         with self._lend() as queue:
-            return _task(tasks.show(queue, asked.id))
+            return _task(_shown(queue, _find(queue, asked.id)))
 
     def _length(self, seconds: int | None) -> timedelta:
         return self._lease if seconds is None else timedelta(seconds=seconds)
@@ -154,9 +154,24 @@ class State:
     def _holding(self, task: str, worker: str) -> Iterator[tuple[Queue, ClaimedJob]]:
         """Lend a task that the worker holds; raises ``JobNotFound`` and ``LeaseLost``."""
         with self._lend() as queue:
-            job = tasks.find(queue, task)
+            job = _find(queue, task)
             with held(queue, job, worker, f"task {task!r}") as mine:
                 yield queue, mine
+
+
+def _find(queue: Queue, task: str) -> int:
+    """Return the job of a task; raises ``JobNotFound`` with a way out that agents have."""
+    try:
+        return tasks.find(queue, task)
+    except JobNotFound:
+        raise JobNotFound(
+            f"there is no task {task!r}; list_ready_tasks shows those that can be claimed"
+        ) from None
+
+
+def _shown(queue: Queue, job: int) -> dict[str, Any]:
+    [row] = queue.select(tasks.TASK, job=job)
+    return row
 
 
 def _not_to_be_had(asked: asking.ClaimTask, found: Mapping[str, Any]) -> Refused:

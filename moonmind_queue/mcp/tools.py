@@ -19,6 +19,7 @@ from pydantic.alias_generators import to_camel
 from moonmind_queue.errors import InvalidArgument, QueueError
 
 DEEPEST = 100  # levels of an answer; what is twice as deep nobody can write or read
+AROUND = 10  # of them around what a call has brought, so that it can be read again
 # What a log may say of a call: ids, names and paths, never contents.
 TOLD = ("id", "taskId", "jobId", "worker", "workerId", "path", "dir", "kind", "name", "agent")
 
@@ -84,6 +85,7 @@ class Tool:
 
     def call(self, arguments: Mapping[str, Any]) -> Any:
         """Check the arguments and run it."""
+        _check_depth(arguments, DEEPEST - AROUND, "the call")
         return self.run(self.takes.model_validate(arguments))
 
 
@@ -151,24 +153,24 @@ class Profile:
 
 def _answer(content: Any, *, refused: bool = False) -> Answer:
     """Refuse what cannot be sent: one bad value would end the whole server."""
-    _check_depth(content)
+    _check_depth(content, DEEPEST, "the answer")
     text = json.dumps(content, ensure_ascii=False, allow_nan=False)
     text.encode()  # half of a surrogate pair has no place in UTF-8
     return Answer(content, text, refused)
 
 
-def _check_depth(content: Any) -> None:
+def _check_depth(content: Any, deepest: int, called: str) -> None:
     level = [content]
-    for _ in range(DEEPEST):
+    for _ in range(deepest):
         level = [
             below
             for each in level
-            if isinstance(each, dict | list)
-            for below in (each.values() if isinstance(each, dict) else each)
+            if isinstance(each, Mapping | list)
+            for below in (each.values() if isinstance(each, Mapping) else each)
         ]
         if not level:
             return
-    raise ValueError(f"the answer is nested more than {DEEPEST} levels deep")
+    raise ValueError(f"{called} is nested more than {deepest} levels deep")
 
 
 def _storable(text: str) -> str:

@@ -271,6 +271,29 @@ def test_what_is_no_json_is_refused_and_the_server_lives_on(artifacts, place, co
     assert artifacts.call("get_artifact", path=path)["size"] == len(content)
 
 
+def test_what_could_not_be_read_again_is_not_written(artifacts, place):
+    """JSON in more levels than an answer may have, a file in more folders than are listed."""
+    data = deep = []
+    for _ in range(85):
+        data = [data]
+    artifacts.call("write_json", path=f"{place}/a.json", data=data)
+    assert artifacts.call("read_json", path=f"{place}/a.json") == {"data": data}
+    for _ in range(95):
+        deep = [deep]
+    code, message = artifacts.refused("write_json", path=f"{place}/b.json", data=deep)
+    assert code == ErrorCode.VALIDATION_ERROR
+    assert message == "the call is nested more than 90 levels deep"
+
+    far = f"{place}/{'d/' * 63}a"
+    artifacts.call("put_artifact", path=far, contentBase64="")
+    code, message = artifacts.refused(
+        "put_artifact", path=f"{place}/{'d/' * 64}a", contentBase64=""
+    )
+    assert code == ErrorCode.VALIDATION_ERROR
+    assert "more than 64 folders deep" in message
+    assert artifacts.call("list_artifacts", dir=place)["paths"] == [f"{place}/a.json", far]
+
+
 @pytest.mark.parametrize("data", ["text", 1, None, True])
 def test_json_that_is_written_is_an_object_or_an_array(artifacts, place, data):
     """A document, not a word."""
