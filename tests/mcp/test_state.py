@@ -542,6 +542,17 @@ def test_a_task_that_the_policy_of_the_login_bars_is_refused_with_that_reason(
     )
 
 
+def test_a_task_can_be_taken_from_an_agent_that_is_gone(state, tasks):
+    """Without force, for it is no worker process; should it come back, it is told."""
+    task = tasks.seed("a")
+    state.call("claim_task", id=task, worker="w")
+
+    tasks.queue.unlock(tasks.row(task)["job_id"])
+
+    assert state.refused("complete_task", id=task, worker="w")[0] == "NOT_CLAIMED_BY_WORKER"
+    assert state.call("get_task", id=task)["state"] == "READY"
+
+
 def test_no_call_shows_a_token(own, own_tasks):
     """Neither an answer nor a refusal nor the log has the one thing that ends a lease."""
     own_tasks.queue.select("select setval('moonmind_queue.lease_token_seq', 4242424242) as moved")
