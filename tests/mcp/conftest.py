@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,20 +39,20 @@ class Peer:
 
     def tools(self) -> list[Any]:
         """List the tools."""
-        return list(self.portal.call(self.client.list_tools).tools)
+        return list(self._wait(self.client.list_tools)().tools)
 
     def call(self, tool: str, **arguments: Any) -> Any:
         """Call a tool and return what it answers, which text and structured content agree on."""
-        return self._answer(self.portal.call(self.client.call_tool, tool, arguments))
+        return self.start(tool, **arguments)()
 
     def start(self, tool: str, **arguments: Any) -> Callable[[], Any]:
         """Call a tool and go on; gives what waits for its answer."""
-        future: Future[Any] = self.portal.start_task_soon(self.client.call_tool, tool, arguments)
-        return lambda: self._answer(future.result(timeout=30))
+        wait = self._wait(self.client.call_tool, tool, arguments)
+        return lambda: self._answer(wait())
 
     def refused(self, tool: str, **arguments: Any) -> tuple[str, str]:
         """Call a tool that refuses, and return the code and the message."""
-        result = self.portal.call(self.client.call_tool, tool, arguments)
+        result = self._wait(self.client.call_tool, tool, arguments)()
         assert result.is_error, result.structured_content
         body = result.structured_content
         assert json.loads(result.content[0].text) == body
@@ -61,7 +62,12 @@ class Peer:
 
     def permits(self, tool: str, **arguments: Any) -> bool:
         """Call a tool, and say whether it did not refuse."""
-        return not self.portal.call(self.client.call_tool, tool, arguments).is_error
+        return not self._wait(self.client.call_tool, tool, arguments)().is_error
+
+    def _wait(self, method: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
+        """Begin a request; gives what waits for its result, but not for ever."""
+        future: Future[Any] = self.portal.start_task_soon(method, *arguments)
+        return partial(future.result, timeout=60)
 
     @staticmethod
     def _answer(result: Any) -> Any:
@@ -113,7 +119,8 @@ class Station:
     @staticmethod
     def url(log: Path) -> str:
         """Wait until a server can be called."""
-        found = eventually(lambda: re.search(r"^serving \w+ at (\S+)$", log.read_text(), re.M))
+        serving = re.compile(r"^serving \w+ at (\S+)$", re.M)
+        found = eventually(lambda: serving.search(log.read_text()), within=60)
         return str(found[1])
 
     def process(

@@ -372,8 +372,10 @@ def test_a_job_that_is_unknown_is_not_found(jobs):
         assert jobs.refused(call, **arguments)[0] == ErrorCode.JOB_NOT_FOUND, call
 
 
-def test_only_the_holder_may_go_on_with_a_job(jobs, database, running):
-    """Another worker's name is refused by each call, and nothing changes."""
+def test_only_the_holder_may_go_on_with_a_job(jobs, database, running, agent):
+    """The name of a worker that holds another job is refused by each call; nothing changes."""
+    jobs.call("queue.enqueue", kind="noop", agent=agent)
+    assert jobs.call("queue.claim", worker="somebody", agents=[agent])["job"]
     before = database.get(running["id"]), database.history(running["id"])
 
     for call, arguments in holders_calls(running["id"], "somebody"):

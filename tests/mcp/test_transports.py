@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -161,13 +160,12 @@ def test_a_server_ends_when_it_is_told_to(own, tmp_path, sign):
     log = tmp_path / "log"
     options = ("--profile", "artifacts", "--http", "--port", "0")
     process = own.process(log, *options)
-    eventually(lambda: "serving" in log.read_text())
+    own.url(log)
 
-    began = time.monotonic()
     process.send_signal(sign)
 
-    assert process.wait(timeout=10) == 0
-    assert time.monotonic() - began < 3
+    assert process.wait(timeout=30) == 0
+    assert "mcp.calls_given_up" not in log.read_text()
 
 
 @pytest.fixture
@@ -251,7 +249,7 @@ def test_a_server_over_stdio_ends_with_its_input(own):
     """And prints nothing of its own on standard output."""
     done = subprocess.run(
         [own.command, "mcp", "--profile", "artifacts"],
-        env=own.environment(), input=b"", capture_output=True, timeout=20, check=False,
+        env=own.environment(), input=b"", capture_output=True, timeout=60, check=False,
     )  # fmt: skip
 
     assert (done.returncode, done.stdout) == (0, b"")
@@ -285,7 +283,7 @@ def test_what_is_no_message_is_survived(own):
             answer = json.loads(line)
             answers[answer.get("id")] = answer
         process.stdin.close()
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=30) == 0
 
     assert len(answers[1]["result"]["tools"]) == 5
 
@@ -297,7 +295,7 @@ def start(own, *arguments, **environment):
     """Run the command to its end; it has to end by itself."""
     return subprocess.run(
         [own.command, "mcp", *arguments],
-        env=own.environment(**environment), capture_output=True, text=True, timeout=20, check=False,
+        env=own.environment(**environment), capture_output=True, text=True, timeout=60, check=False,
         stdin=subprocess.DEVNULL,
     )  # fmt: skip
 
@@ -352,7 +350,7 @@ def test_without_the_extra_the_command_says_what_to_install(own):
     def run(*arguments):
         return subprocess.run(
             [sys.executable, "-c", code, *arguments],
-            env=own.environment(), capture_output=True, text=True, timeout=20, check=False,
+            env=own.environment(), capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
 
     refused = run("mcp", "--profile", "queue")
@@ -414,7 +412,7 @@ def test_the_environment_of_a_server_is_hidden(own, tmp_path):
         [sys.executable, "-c", script], env=own.environment(), stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL, stderr=errors,
     ) as process:  # fmt: skip
-        eventually(lambda: "mcp.serving" in log.read_text())
+        eventually(lambda: "mcp.serving" in log.read_text(), within=60)
         assert Path(f"/proc/{process.pid}/environ").stat().st_uid == 0
         process.stdin.close()
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=30) == 0
