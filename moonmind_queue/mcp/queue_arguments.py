@@ -40,11 +40,11 @@ class Enqueue(Arguments):
     """Add a job to the queue; a worker will run it. Answers the job, with its id.
 
     kind "codex_exec" lets a coding agent work on a git repository: payload {"repository":
-    "owner/repo", "instruction": "what to do", "ref"?: "branch, tag or commit"}. "shell" runs a
-    program that its worker allows: {"cmd": ["make", "test"]}. "mcp-call" calls a tool of a server
-    that its worker knows: {"server": "time", "tool": "get_current_time", "arguments": {"timezone":
-    "UTC"}}. "noop" waits: {"seconds": 1}. Other kinds may be installed; an unknown one is refused
-    with the list. With queue.get you see how it goes.
+    "owner/repo", "instruction": "what to do", "ref"?: "branch, tag or commit", "publish"?: {"mode":
+    "none" | "branch" | "pr"}}. "shell" runs a program that its worker allows: {"cmd": ["make",
+    "test"]}. "mcp-call" calls a tool of a server that its worker knows: {"server": "time", "tool":
+    "get_current_time", "arguments": {"timezone": "UTC"}}. "noop" waits: {"seconds": 1}. Other kinds
+    may be installed; an unknown one is refused with the list. With queue.get you see how it goes.
     """
 
     kind: str = Field(
