@@ -267,7 +267,7 @@ class Run:
             self._payload.codex,
             self._transcript,
             self._journal,
-            self._context.stop,
+            self._context,
         )
         self._facts |= talk.facts
         ended = talk.run(opening, deadline, silence)
