@@ -246,6 +246,10 @@ class JobContext:
         """Write that it has happened; waits a while for a database that is away."""
         self._persist(step, lambda queue: queue.end_step(self._job, step, content, data))
 
+    def hear(self, *, everything: bool = False) -> list[str]:
+        """Take what was said to the agent; waits a while for a database that is away."""
+        return self._persist("hear", lambda queue: queue.hear(self._job, everything=everything))
+
     def fetch(self, sha256: str, target: Path) -> bool:
         """Write an artifact of this job to a file; False when there is none."""
 

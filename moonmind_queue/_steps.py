@@ -7,7 +7,7 @@ from psycopg.rows import class_row
 from psycopg.sql import SQL
 
 from moonmind_queue._calls import Call, nothing, value, view
-from moonmind_queue._values import to_json
+from moonmind_queue._values import storable, to_json
 from moonmind_queue.model import Artifact, ClaimedJob, Step
 
 
@@ -97,6 +97,32 @@ def latest_artifact(job_id: int, name: str) -> Call[Artifact | None]:
         lambda found: found[0] if found else None,
         job=job_id,
         name=name,
+    )
+
+
+def say(job_id: int, text: str) -> Call[int]:
+    """Say something to the agent at work on a job, and return the message's number.
+
+    It is heard when the agent's turn is over, or when the next attempt begins. Raises
+    ``JobNotFound``, ``WrongState`` for a job that has ended, ``InvalidArgument`` for no text or
+    more than 16 KiB.
+    """
+    return value("say", int, job_id=job_id, text=storable(text))
+
+
+def hear(job: ClaimedJob, *, everything: bool = False) -> Call[list[str]]:
+    """Take what was said to the agent of a job since the last time; ``LeaseLost``.
+
+    With ``everything`` also what earlier attempts have heard.
+    """
+    return Call(
+        source="hear",
+        statement=SQL(
+            "select content from moonmind_queue.hear(%(job)s, %(token)s, %(everything)s)"
+        ).as_bytes(),
+        values={"job": job.id, "token": job.token, "everything": everything},
+        row=class_row(_Content),
+        read=lambda rows: [row.content for row in rows],
     )
 
 

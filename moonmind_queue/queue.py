@@ -256,6 +256,8 @@ class Queue:
     steps = _calls.method(_steps.steps)
     pushed = _calls.method(_steps.pushed)
     latest_artifact = _calls.method(_steps.latest_artifact)
+    say = _calls.method(_steps.say)
+    hear = _calls.method(_steps.hear)
 
     # --- operate ---------------------------------------------------------------------------
 

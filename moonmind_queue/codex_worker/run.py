@@ -268,7 +268,7 @@ class Run:
             self._payload.codex,
             self._transcript,
             self._journal,
-            self._context.stop,
+            self._context,
         )
         self._facts |= talk.facts
         model = self._payload.codex.model or self._codex.model

@@ -3,7 +3,6 @@
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 from moonmind_queue.codex_worker.codex import Codex
@@ -12,6 +11,7 @@ from moonmind_queue.codex_worker.payload import CodexOptions
 from moonmind_queue.codex_worker.session import Opening
 from moonmind_queue.codex_worker.transcript import Transcript
 from moonmind_queue.codex_worker.workspace import Workspace
+from moonmind_queue.executors import Context
 from moonmind_queue.executors.process import End, Ended, run
 
 
@@ -24,7 +24,7 @@ class Talk:
     options: CodexOptions
     transcript: Transcript
     journal: Journal
-    stop: Event
+    context: Context
     program: Path = field(init=False)
     facts: dict[str, Any] = field(init=False)
     """What it is held with: ``codex_version`` and ``model``."""
@@ -36,16 +36,34 @@ class Talk:
         self.facts = {"codex_version": self.codex.version(self.program), "model": model}
 
     def run(self, opening: Opening, deadline: float, silence: float) -> Ended:
-        """Talk until the agent has done, or has to end."""
+        """Talk until the agent has done and nobody says anything more, or it has to end."""
         self.journal.progress(
             "codex started", {"version": self.facts["codex_version"], "model": self.facts["model"]}
         )
+        ended = self._open(opening, deadline, silence)
+        while ended.end is End.EXITED and not ended.returncode:
+            thread, words = self.transcript.thread_id, self._hear()
+            if not words or not thread:
+                break
+            ended = self._turn(words, thread, deadline, silence)
+        return ended
+
+    def _open(self, opening: Opening, deadline: float, silence: float) -> Ended:
         if opening.thread:
-            ended = self._turn(opening.resumed, opening.thread, deadline, silence)
+            prompt = _joined(opening.resumed, self._hear())
+            ended = self._turn(prompt, opening.thread, deadline, silence)
             if ended.end is not End.EXITED or not ended.returncode or self.transcript.begun:
                 return ended
             self.journal.progress("the thread could not be resumed: a new one is begun")
-        return self._turn(opening.anew, None, deadline, silence)
+        prompt = _joined(opening.anew, self._hear(everything=True))
+        return self._turn(prompt, None, deadline, silence)
+
+    def _hear(self, *, everything: bool = False) -> str:
+        """Return what people have said to the agent meanwhile."""
+        said = self.context.hear(everything=everything)
+        for text in said:
+            self.journal.progress(f"told the agent: {text}")
+        return "\n\n".join(said)
 
     def _turn(self, prompt: str, thread: str | None, deadline: float, silence: float) -> Ended:
         """Let Codex work on one prompt, in a thread of its own or in one that is resumed."""
@@ -61,8 +79,12 @@ class Talk:
             stdin=prompt.encode(),
             stdout=self.transcript.stdout,
             stderr=self.transcript.stderr,
-            stop=self.stop,
+            stop=self.context.stop,
             timeout=max(0.0, deadline - time.monotonic()),
             silence=silence,
             markers=self.transcript.markers,
         )
+
+
+def _joined(prompt: str, words: str) -> str:
+    return f"{prompt}\n\n---\n{words}" if words else prompt

@@ -43,6 +43,8 @@ class Recorder:
     files: dict[str, bytes] = field(default_factory=dict)
     refuse: dict[str, Exception] = field(default_factory=dict)
     counted: list[tuple[str, str | None, Tokens]] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    heard: list[str] = field(default_factory=list)
     on_progress: Callable[[str], None] = lambda _: None
 
     def progress(
@@ -51,6 +53,13 @@ class Recorder:
         """Keep an event."""
         self.events.append((level, message, data))
         self.on_progress(message)
+
+    def hear(self, *, everything: bool = False) -> list[str]:
+        """Give what is there to be said."""
+        heard = list(self.heard)
+        said, self.said = self.said, []
+        self.heard += said
+        return [*heard, *said] if everything else said
 
     def latest(self, name: str, target: Path) -> bool:
         """Write a file that was kept earlier."""

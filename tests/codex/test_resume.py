@@ -126,3 +126,33 @@ def test_what_is_no_session_is_left_alone(change: dict[str, Any]) -> None:
     assert Session.parse(json.dumps(fine).encode())
     assert Session.parse(json.dumps(fine | change).encode()) is None
     assert Session.parse(b"nonsense") is None
+
+
+def test_what_people_say_is_the_next_turn(bench: Any, recorder: Any) -> None:
+    """In the same thread, once the turn is over; the run ends when nobody says anything more."""
+    said: list[str] = []
+
+    def script(body: dict[str, Any]) -> Any:
+        said.append(asked(body))
+        if len(said) == 1:
+            recorder.said.append("Write it in capitals.")
+        if "capitals" in said[-1]:
+            return [[say("Begun.")], [shell("echo LOUD > loud.txt")], [say("Done, LOUD.")]]
+        return [[say("Begun.")]]
+
+    ended = bench.run(script, context=recorder)
+
+    assert ended.result["status"] == "succeeded", ended.outcome
+    assert said[0] == "Do it."
+    assert said[-1] == "Write it in capitals."
+    assert b"+LOUD\n" in recorder.patch
+    assert recorder.files["last_message.md"] == b"Done, LOUD."
+    assert ("info", "told the agent: Write it in capitals.", None) in recorder.events
+
+
+def test_what_was_said_before_stands_below_the_task(bench: Any, recorder: Any) -> None:
+    """Of a job that had not begun."""
+    said: list[str] = []
+    recorder.said.append("Mind the tests.")
+    bench.run(lambda body: said.append(asked(body)) or [[say("Done.")]], context=recorder)
+    assert said == ["Do it.\n\n---\nMind the tests."]

@@ -103,6 +103,7 @@ class _Desk:
             "p_content_types": ["text/*"], "p_artifact_max_bytes": 1000,
             "p_tasks": '[{"id": "t", "agent": "codex"}]', "p_source": "dag.yaml",
             "p_dag": "agentmux", "p_step": "push", "p_text": "exited with 1", "p_pattern": "no",
+            "p_all": False,
             "p_place": 1, "p_rest": "1 h", "p_most": 2, "p_pauses": False, "p_advice": "try",
             "p_thread": "t", "p_model": "gpt", "p_input": 3, "p_cached_input": 2, "p_output": 1,
             "p_reasoning": 1, "p_currency": "USD", "p_period": "day", "p_max_cost": 1,

@@ -255,6 +255,7 @@ HOLDER = {
     "begin_step": lambda q, job: q.begin_step(job, "push"),
     "end_step": lambda q, job: q.end_step(job, "push"),
     "count_usage": lambda q, job: q.count_usage(job, "t", "gpt", Tokens(input=1)),
+    "hear": lambda q, job: q.hear(job),
 }
 NARROWED = {
     "agents": {"agents": ["claude"]},
