@@ -49,12 +49,18 @@ _OPTIONS = (
     "core.excludesFile=/dev/null",
     "gc.auto=0",
     "maintenance.auto=false",
+    "fetch.unpackLimit=1",
     "submodule.recurse=false",
     "fetch.recurseSubmodules=false",
     "protocol.allow=never",
     "protocol.http.allow=always",
     "protocol.https.allow=always",
     "protocol.ssh.allow=always",
+    # Git LFS, where it is installed, would fetch from a server of the repository's choice.
+    "filter.lfs.process=",
+    "filter.lfs.smudge=",
+    "filter.lfs.clean=",
+    "filter.lfs.required=false",
     "advice.detachedHead=false",
     "init.defaultBranch=main",
 )
