@@ -8,12 +8,15 @@ import sys
 
 import click
 
+from moonmind_queue.codex_worker.cache_command import cache
+
 _EXAMPLES = """\b
 Examples:
   moonmind-codex-worker                      work until stopped
   moonmind-codex-worker --once               take at most one job, then exit
   moonmind-codex-worker --concurrency 4      four jobs at once
   moonmind-codex-worker --kinds noop         no Codex needed: proves the set-up
+  moonmind-codex-worker cache                which mirrors of repositories are on this machine
 
 \b
 DATABASE_URL says where the queue is; all other settings have defaults. The first SIGINT or
@@ -27,7 +30,11 @@ def _words(_: click.Context, __: click.Parameter, value: str | None) -> tuple[st
     return tuple(dict.fromkeys(word for word in words if word))
 
 
-@click.command(epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    epilog=_EXAMPLES,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.option("--once", is_flag=True, help="Claim at most once, run what was claimed, and exit.")
 @click.option("--worker-id", metavar="ID", help="Name of this worker. [MOONMIND_WORKER_ID]")
 @click.option(
@@ -48,7 +55,9 @@ def _words(_: click.Context, __: click.Parameter, value: str | None) -> tuple[st
     help="Take jobs of these kinds only. [codex_exec,noop]",
 )
 @click.version_option(package_name="moonmind-queue", message="%(prog)s %(version)s")
+@click.pass_context
 def main(
+    context: click.Context,
     once: bool,
     worker_id: str | None,
     concurrency: int,
@@ -56,6 +65,8 @@ def main(
     kinds: tuple[str, ...],
 ) -> None:
     """Run queued codex_exec jobs with the Codex CLI of this machine."""
+    if context.invoked_subcommand is not None:
+        return
     try:
         from moonmind_queue import logs
         from moonmind_queue._daemon import stop_on_signals
@@ -69,6 +80,9 @@ def main(
         codex_worker.run(config, once=once, started=lambda worker: stop_on_signals(worker.stop))
     except Exception as error:
         _fail(error)
+
+
+main.add_command(cache)
 
 
 def _fail(error: Exception) -> None:

@@ -92,6 +92,7 @@ class Bench:
     folder: Path
     git: GitServer
     environ: dict[str, str]
+    cache_max_gb: float = 1
 
     def run(
         self,
@@ -122,6 +123,7 @@ class Bench:
                 run_timeout=timeout,
                 artifact_max_bytes=limit,
                 identity=IDENTITY,
+                cache_max_gb=self.cache_max_gb,
             )
             job = make_job(self.payload(**(payload or {})), attempt=attempt)
             try:
