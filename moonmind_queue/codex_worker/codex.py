@@ -33,6 +33,11 @@ _INSTALL = (
     "or name it in MOONMIND_CODEX."
 )
 
+_NO_SANDBOX = (
+    "allow user namespaces, or, in a container of its own for each worker, set "
+    "MOONMIND_CODEX_SANDBOX_MODE=danger-full-access"
+)
+
 _log = structlog.get_logger()
 
 
@@ -102,28 +107,34 @@ class Codex:
         """Raise ``CodexUnavailable`` when Codex is missing, broken or not logged in."""
         program = self.find()
         version = self.version(program)
+        self.login(program)
+        _log.info("codex.found", program=str(program), version=version)
+        self.check_sandbox(program)
+
+    def login(self, program: Path) -> str:
+        """Say how Codex is logged in; raises ``CodexUnavailable`` where it is not."""
+        if key := self._key():  # the status knows only of a stored login
+            return f"by {', '.join(key)}"
         status = self._ask([str(program), "login", "status"])
-        # The status knows only of a stored login; a key in the environment works without one.
-        if status.returncode and not self._key():
+        if status.returncode:
             raise CodexUnavailable(
                 f"codex login status failed: {self._said(status)} "
                 "(run 'codex login', or set CODEX_API_KEY or the env_key of your provider)"
             )
-        _log.info("codex.found", program=str(program), version=version)
-        self._try_sandbox(program)
+        return self._said(status)
 
-    def _try_sandbox(self, program: Path) -> None:
-        """Warn when commands cannot run: Codex ends well all the same, having done nothing."""
+    def check_sandbox(self, program: Path) -> str:
+        """Return the sandbox mode; raises ``CodexUnavailable`` where no command can run in it."""
+        if reason := self.broken_sandbox(program):
+            raise CodexUnavailable(f"the sandbox is broken: {reason} ({_NO_SANDBOX})")
+        return self.sandbox
+
+    def broken_sandbox(self, program: Path) -> str | None:
+        """Say why no command can run in the sandbox; Codex ends well then, having done nothing."""
         if self.sandbox == "danger-full-access":
-            return
+            return None
         answer = self._ask([str(program), "sandbox", "--", "true"])
-        if answer.returncode:
-            _log.warning(
-                "codex.sandbox_broken",
-                reason=self._said(answer),
-                help="allow user namespaces, or, in a container of its own for each worker, set "
-                "MOONMIND_CODEX_SANDBOX_MODE=danger-full-access",
-            )
+        return self._said(answer) if answer.returncode else None
 
     def secrets(self) -> Iterator[str]:
         """Yield every secret that this worker holds."""

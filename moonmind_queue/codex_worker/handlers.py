@@ -11,6 +11,8 @@ from typing import Any, Self
 
 from moonmind_queue.codex_worker import cache
 from moonmind_queue.codex_worker.codex import Codex
+from moonmind_queue.codex_worker.gh import preflight
+from moonmind_queue.codex_worker.git import git_version
 from moonmind_queue.codex_worker.journal import Journal
 from moonmind_queue.codex_worker.payload import CodexExecJobPayload
 from moonmind_queue.codex_worker.publish import Identity
@@ -34,6 +36,7 @@ class CodexExec:
         *,
         workdir: Path,
         run_timeout: float,
+        idle_timeout: float,
         artifact_max_bytes: int,
         identity: Identity,
         cache_max_gb: float,
@@ -42,7 +45,7 @@ class CodexExec:
         self._identity = identity
         self._cache_max_gb = cache_max_gb
         self._workdir = workdir.absolute()
-        self._run_timeout = run_timeout
+        self._run_timeout, self._idle_timeout = run_timeout, idle_timeout
         self._artifact_max_bytes = artifact_max_bytes
 
     @classmethod
@@ -57,14 +60,17 @@ class CodexExec:
             Codex.configure(settings, os.environ),
             workdir=settings.workdir,
             run_timeout=settings.run_timeout_seconds,
+            idle_timeout=settings.idle_timeout_seconds,
             artifact_max_bytes=settings.artifact_max_bytes,
             identity=Identity(name=settings.git_user_name, email=settings.git_user_email),
             cache_max_gb=settings.cache_max_gb,
         )
 
     def check(self) -> None:
-        """Raise when Codex is missing, cannot be executed or is not logged in."""
+        """Raise when Codex, git or, with a GITHUB_TOKEN, gh is missing, broken or not let in."""
         self._codex.check()
+        git_version(self._codex.environ)
+        preflight(self._codex.environ)
 
     def run(self, job: ClaimedJob, context: Context) -> Mapping[str, Any]:
         """Make one attempt; its directory is gone afterwards, unless the next may reuse it."""
@@ -83,7 +89,7 @@ class CodexExec:
                     *(job, payload, self._codex, workspace, journal, context, limit),
                     self._identity,
                 )
-                return run.execute(self._run_timeout)
+                return run.execute(self._run_timeout, self._idle_timeout)
         except Outcome as outcome:
             keep = reuse and not isinstance(outcome, Fail)
             raise
