@@ -30,7 +30,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from moonmind_queue.codex_worker.git import Git, GitFailed
 from moonmind_queue.executors import Fail, Retry, Stopped
@@ -230,10 +230,10 @@ class Mirror:
         end = "--end-of-options"
         return self._git(git, "rev-parse", "--verify", "--quiet", end, f"{name}^{{commit}}")
 
-    def _git(self, git: Git, *arguments: str, **options: Any) -> str:
+    def _git(self, git: Git, *arguments: str) -> str:
         """Run git on the mirror; it must not look for another repository further up."""
         environment = {"GIT_DIR": str(self.repo)}
-        output = git(self.path, *arguments, env=environment, quiet=True, **options)
+        output = git(self.path, *arguments, env=environment, quiet=True)
         return output.decode(errors="surrogateescape").strip()
 
 
