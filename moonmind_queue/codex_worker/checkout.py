@@ -182,8 +182,9 @@ def _clone(git: Git, space: Workspace, url: str, ref: str | None) -> str:
         full = _on_the_server(git, space.repo, ref or "HEAD")
         try:
             return _check_out(git, space.repo, mirror, full, ref)
-        except GitFailed:
-            if not mirror.repair(git, thorough=True):
+        except GitFailed as error:
+            # A fetch most often fails for the server's sake: not worth reading every byte here.
+            if not mirror.repair(git, thorough=error.command != "fetch"):
                 raise
         _begin(git, space.repo, url)
         return _check_out(git, space.repo, mirror, full, ref)

@@ -5,7 +5,7 @@
 ``lock``              held by whoever is at work on it; its time is that of the last use
 ``address``           what is mirrored, for people
 ``repo.git/``         the bare repository; only workers use it, and only under the lock
-``packs.json``        which packs it has and how long they are, so that a lost one is noticed
+``packs.json``        the files of its packs and their sizes, so that a lost one is noticed
 ====================  ==================================================================
 
 The mirror saves the transfer, and never answers for the server: each checkout asks the server
@@ -90,7 +90,7 @@ class Mirror:
 
     def fetch(self, git: Git, ref: str) -> str:
         """Fetch a ref of the server by its full name, and return the commit it is at there."""
-        kept = f"refs/kept/{hashlib.sha256(ref.encode()).hexdigest()}"
+        kept = f"refs/kept/{hashlib.sha256(os.fsencode(ref)).hexdigest()}"
         self._fetch(git, f"+{ref}:{kept}", _TAGS)
         return self._commit(git, kept)
 
@@ -126,7 +126,7 @@ class Mirror:
             branch = ref.removeprefix("refs/heads/")
             refs.append(f"create refs/remotes/origin/{branch} {commit}")
         if refs:
-            git(repo, "update-ref", "--stdin", stdin="\n".join([*refs, ""]).encode())
+            git(repo, "update-ref", "--stdin", stdin=os.fsencode("\n".join([*refs, ""])))
         if len(refs) > MOST_LOOSE:
             git(repo, "pack-refs", "--all")
 
@@ -139,9 +139,8 @@ class Mirror:
             try:
                 self._check()
                 self._git(git, "fsck", "--connectivity-only", "--no-dangling", "--no-progress")
-                if thorough and (
-                    packs := [str(self._pack_folder / each) for each in self._packs()]
-                ):
+                packs = sorted(map(str, self._pack_folder.glob("*.pack")))
+                if thorough and packs:
                     self._git(git, "verify-pack", "--", *packs)
             except (Damaged, GitFailed) as error:
                 git.log(f"the mirror is damaged and will be made anew: {error}")
@@ -160,7 +159,7 @@ class Mirror:
         options = ("--quiet", "--prune", "--no-write-fetch-head")
         self._git(git, "fetch", *options, "--", self.address, *refs)
         self._record()
-        if len(self._packs()) > MOST_PACKS:
+        if len(list(self._pack_folder.glob("*.pack"))) > MOST_PACKS:
             self._repack(git)
 
     def _open(self, git: Git) -> None:
@@ -182,15 +181,15 @@ class Mirror:
             left.unlink()
         (self.repo / "objects" / "info" / "alternates").unlink(missing_ok=True)
         (self.repo / "config").write_text(_CONFIG)
+        (self.path / "address").write_text(self.address)
 
     def _make(self, git: Git) -> None:
         remove_tree(self.repo)
         git(self.path, "init", "--quiet", "--bare", "--template=", "--", str(self.repo))
-        (self.path / "address").write_text(self.address)
         self._record()
 
     def _check(self) -> None:
-        """Raise ``Damaged`` when the repository or one of its packs is not as it was left."""
+        """Raise ``Damaged`` when the repository or a file of its packs is not as it was left."""
         if not (self.repo / "HEAD").is_file():
             raise Damaged("there is no repository")
         with suppress(FileNotFoundError, ValueError):  # killed while it was written
@@ -201,7 +200,7 @@ class Mirror:
                     raise Damaged(f"{name} has {there.get(name, 0)} bytes instead of {size}")
 
     def _packs(self) -> dict[str, int]:
-        return {each.name: each.stat().st_size for each in self._pack_folder.glob("pack-*.pack")}
+        return {each.name: each.stat().st_size for each in self._pack_folder.glob("pack-*")}
 
     @property
     def _pack_folder(self) -> Path:

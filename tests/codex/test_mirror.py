@@ -1,5 +1,7 @@
 """Mirrors: what one job has fetched helps the next, and nothing else passes between them."""
 
+import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
@@ -169,6 +171,14 @@ def test_tags_are_those_of_the_server(site: Site) -> None:
 
     assert shown(repo, "tag", "--list").split() == ["v2", "v3"]
     assert shown(repo, "cat-file", "-t", "v2") == "commit"
+
+
+def test_a_tag_in_another_encoding(site: Site) -> None:
+    """The name of a tag is any bytes that git takes."""
+    site.on_server("git tag $'caf\\xe9'")
+    repo = site.check_out().workspace.repo
+    tags = subprocess.check_output(["git", "tag", "--list"], cwd=repo)
+    assert tags.split() == [b"caf\xe9", b"v1"]
 
 
 def test_many_tags(site: Site) -> None:
@@ -433,6 +443,33 @@ def test_a_mirror_that_was_removed_meanwhile(site: Site) -> None:
         assert site.packs()
 
 
+def test_the_lock_of_a_removed_mirror_is_none(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who gets the lock of a file that was removed in this instant has nothing."""
+    mirror = site.mirror().path
+    mirror.mkdir(parents=True)
+    real = fcntl.flock
+
+    def removed_before(descriptor: int, operation: int) -> None:
+        (mirror / "lock").unlink()
+        real(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", removed_before)
+    assert mirror_module.try_lock(mirror) is None
+    monkeypatch.setattr(fcntl, "flock", real)
+    lock = mirror_module.try_lock(mirror)
+    assert lock is not None
+    os.close(lock)
+
+
+def test_use_is_remembered(site: Site) -> None:
+    """The time of the last use is that of the last fetch, by which the janitor chooses."""
+    site.check_out()
+    lock = site.mirror().path / "lock"
+    os.utime(lock, (0, 0))
+    site.check_out("v1")
+    assert lock.stat().st_mtime > 0
+
+
 # --- damage --------------------------------------------------------------------------------------
 
 DAMAGE = {
@@ -467,6 +504,46 @@ def test_a_damaged_mirror_is_made_anew(site: Site, damage: str) -> None:
     assert shown(checkout.workspace.repo, "fsck", "--no-dangling") == ""
     assert not list(site.mirror().repo.rglob("*.lock"))
     assert not list(site.mirror().repo.rglob("tmp_*"))
+
+
+BIG = """
+export GIT_INDEX_FILE=$PWD/index
+head -c 100000 /dev/urandom > random
+git update-index --add --cacheinfo 100644,$(git hash-object -w random),big.bin
+git update-ref refs/heads/trunk $(git commit-tree -m big -p trunk $(git write-tree))
+sha256sum < random
+"""
+
+
+def test_a_file_with_other_bytes_is_made_anew(site: Site) -> None:
+    """A byte that turned in the middle of a file is noticed when the file is written."""
+    content = site.on_server(BIG)
+    site.check_out()
+    [pack] = (site.mirror().repo / "objects" / "pack").glob("*.pack")
+    pack.chmod(0o600)
+    with pack.open("r+b") as bytes_:
+        bytes_.seek(50_000)
+        bytes_.write(b"ruined")
+
+    big = site.check_out().workspace.repo / "big.bin"
+
+    assert f"{hashlib.sha256(big.read_bytes()).hexdigest()}  -" == content
+
+
+def test_lost_history_is_noticed(site: Site) -> None:
+    """A pack that is gone is missed, though neither the fetch nor the checkout needs it."""
+    site.on_server("git tag -d v1")
+    site.check_out()
+    [first] = site.packs()
+    site.on_server(BIG)
+    site.check_out()
+    for file in (site.mirror().repo / "objects" / "pack").glob(f"{Path(first).stem}.*"):
+        file.unlink()
+
+    repo = site.check_out().workspace.repo
+
+    assert shown(repo, "rev-list", "--count", "HEAD") == "2"
+    assert shown(repo, "fsck", "--no-dangling") == ""
 
 
 def test_trouble_with_the_server_is_no_damage(site: Site) -> None:
