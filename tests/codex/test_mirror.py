@@ -532,7 +532,7 @@ def test_a_file_with_other_bytes_is_made_anew(site: Site) -> None:
 
 def test_lost_history_is_noticed(site: Site) -> None:
     """A pack that is gone is missed, though neither the fetch nor the checkout needs it."""
-    site.on_server("git tag -d v1")
+    site.on_server("git tag -d v1 v2")
     site.check_out()
     [first] = site.packs()
     for day in (1, 2, 3):  # git looks at what is as old as the newest, and no further back
