@@ -57,6 +57,7 @@ class Queue:
 
     enqueue = _calls.method(_calls.enqueue)
     enqueue_many = _calls.method(_calls.enqueue_many)
+    replay = _calls.method(_calls.replay)
 
     # --- hold a lease ----------------------------------------------------------------------
 
@@ -278,6 +279,7 @@ class Queue:
     set_backoff = _calls.method(_operations.set_backoff)
     set_policy = _calls.method(_operations.set_policy)
     drop_policy = _calls.method(_operations.drop_policy)
+    set_allowance = _calls.method(_operations.set_allowance)
     repair = _calls.method(_operations.repair)
     prune = _calls.method(_operations.prune)
     maintain = _calls.method(_history.maintain)

@@ -1,5 +1,6 @@
 -- enqueue(kind, payload, agent, name, key, priority, run_at, after, max_attempts, capabilities,
---         timeout, expires_at, on_dependency_failure, concurrency_key) → job id.
+--         timeout, expires_at, on_dependency_failure, concurrency_key, on_success, on_failure, made_by)
+--         → job id.
 --
 -- Contract
 --   * Part of the caller's transaction: the job exists exactly when that commits.
@@ -10,10 +11,13 @@
 --     one level of priority.
 --   * timeout bounds each attempt; null: run_timeout has one for the kind. At expires_at the job
 --     is cancelled if no attempt is under way. run_limit may count by concurrency_key.
--- Locks     the jobs named in after, shared, in id order: none of them can end unseen meanwhile.
+--   * on_success and on_failure are arrays of jobs, made_by is the job in whose course this one is
+--     made: see enqueue_many().
+-- Locks     the jobs named in after, shared, in id order: none of them can end unseen meanwhile;
+--           then the login's row in allowance.
 -- Notifies  moonmind_queue
 -- Events    created, then cancelled where it applies.
--- Errors    22023 unknown dependency; 23502, 23514 a value that the table refuses.
+-- Errors    22023 unknown dependency or a bad follow-up; 23502, 23514 a value that the table refuses; MQ004.
 create or replace function moonmind_queue.enqueue(
     p_kind         text,
     p_payload      jsonb       default '{}',
@@ -28,7 +32,10 @@ create or replace function moonmind_queue.enqueue(
     p_timeout      interval    default null,
     p_expires_at   timestamptz default null,
     p_on_dependency_failure text default 'wait',
-    p_concurrency_key       text default null
+    p_concurrency_key       text default null,
+    p_on_success jsonb  default null,
+    p_on_failure jsonb  default null,
+    p_made_by    bigint default null
 )
 returns bigint
 language plpgsql
@@ -51,6 +58,14 @@ begin
         if found then
             return v_id;
         end if;
+    end if;
+    if coalesce(p_on_success, p_on_failure) is not null or p_made_by is not null then
+        return (select _add_jobs(jsonb_build_array(jsonb_build_object(
+            'kind', p_kind, 'payload', p_payload, 'agent', p_agent, 'name', p_name, 'key', p_key,
+            'priority', p_priority, 'run_at', p_run_at, 'after', p_after, 'max_attempts', p_max_attempts,
+            'capabilities', p_capabilities, 'timeout', p_timeout, 'expires_at', p_expires_at,
+            'on_dependency_failure', p_on_dependency_failure, 'concurrency_key', p_concurrency_key,
+            'on_success', p_on_success, 'on_failure', p_on_failure, 'made_by', p_made_by))));
     end if;
     if cardinality(p_after) > 0 then
         perform _lock_needs(p_after);
@@ -106,9 +121,10 @@ begin
     elsif v_policy = 'cancel' then
         perform _cancel_doomed(array[v_id]);
     end if;
+    perform _charge(array[v_id]) from allowance where role = session_user;
     return v_id;
 end;
 $$;
 
-comment on function moonmind_queue.enqueue(text, jsonb, text, text, text, integer, timestamptz, bigint[], integer, text[], interval, timestamptz, text, text)
+comment on function moonmind_queue.enqueue(text, jsonb, text, text, text, integer, timestamptz, bigint[], integer, text[], interval, timestamptz, text, text, jsonb, jsonb, bigint)
 is 'Add a job, optionally after others; part of the caller''s transaction.';

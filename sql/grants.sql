@@ -40,8 +40,9 @@ grant select on
 to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 
 grant execute on function
-    moonmind_queue.enqueue(text, jsonb, text, text, text, integer, timestamptz, bigint[], integer, text[], interval, timestamptz, text, text),
+    moonmind_queue.enqueue(text, jsonb, text, text, text, integer, timestamptz, bigint[], integer, text[], interval, timestamptz, text, text, jsonb, jsonb, bigint),
     moonmind_queue.enqueue_many(jsonb),
+    moonmind_queue.replay(bigint, jsonb, text),
     moonmind_queue.seed_dag(jsonb, text, text)
 to moonmind_producer, moonmind_operator;
 
@@ -124,3 +125,9 @@ to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 
 grant execute on function moonmind_queue.classify_failure(text, text)
 to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
+
+grant select on moonmind_queue.job_follow_up, moonmind_queue.job_origin, moonmind_queue.allowance_overview
+to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
+
+grant execute on function moonmind_queue.set_allowance(text, text[], text[], text[], integer, integer, integer)
+to moonmind_operator;

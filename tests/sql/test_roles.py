@@ -19,7 +19,7 @@ VIEWS = {
     "worker_overview", "queue_status", "blocked_job", "schedule_overview",
     "queued_job", "kind_rule", "role_overview", "retention_overview",
     "agentmux_task", "agentmux_event", "agentmux_dag", "agentmux_member",
-    "job_publication", "failure_overview",
+    "job_publication", "failure_overview", "job_follow_up", "job_origin", "allowance_overview",
 }  # fmt: skip
 
 
