@@ -25,6 +25,7 @@ from moonmind_queue.errors import (
     SchemaMismatch,
     SettingsError,
     UnknownKind,
+    WorkerUnfit,
     WrongState,
 )
 from moonmind_queue.executors import (
@@ -35,12 +36,14 @@ from moonmind_queue.executors import (
     Fail,
     Retry,
     Stopped,
+    Unfit,
 )
 from moonmind_queue.model import (
     Artifact,
     ClaimedJob,
     DueSchedule,
     Event,
+    FailureRule,
     Fault,
     Job,
     JobEvent,
@@ -51,6 +54,7 @@ from moonmind_queue.model import (
     Reclaimed,
     Renewal,
     Schedule,
+    Step,
 )
 from moonmind_queue.queue import Queue, connect
 
@@ -75,6 +79,7 @@ __all__ = [
     "Event",
     "Executor",
     "Fail",
+    "FailureRule",
     "Fault",
     "InvalidArgument",
     "InvalidPayload",
@@ -96,9 +101,12 @@ __all__ = [
     "ScheduleNotFound",
     "SchemaMismatch",
     "SettingsError",
+    "Step",
     "Stopped",
+    "Unfit",
     "UnknownKind",
     "Worker",
+    "WorkerUnfit",
     "WrongState",
     "connect",
     "connect_async",

@@ -15,7 +15,7 @@ from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from moonmind_queue._live_log import LiveLog, Piece
 from moonmind_queue.errors import DatabaseUnavailable, InvalidPayload, LeaseLost, QueueError
-from moonmind_queue.executors import Block, CoolDown, Fail, Retry, Runner, Stopped
+from moonmind_queue.executors import Block, CoolDown, Fail, Retry, Runner, Stopped, Unfit
 from moonmind_queue.model import ClaimedJob, Step
 from moonmind_queue.queue import Queue
 
@@ -37,6 +37,7 @@ class Ending:
     after: timedelta | None = None
     source: str | None = None  # of the reason; the rules for failures say what it means
     jobs: Sequence[Mapping[str, Any]] = ()  # to be added with the success
+    unfit: bool = False  # this machine cannot do such work
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,8 @@ class Attempt:
         except Fail as error:
             return Ending("fail", reason=str(error), source=error.source)
         except Block as error:
-            return Ending("block", reason=str(error), source=error.source)
+            unfit = isinstance(error, Unfit)
+            return Ending("block", reason=str(error), source=error.source, unfit=unfit)
         except Retry as error:
             return Ending("retry", reason=str(error), after=error.after, source=error.source)
         except CoolDown as error:

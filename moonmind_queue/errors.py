@@ -91,6 +91,10 @@ class SchemaMismatch(QueueError):
     """The database's schema is not one this package can work with."""
 
 
+class WorkerUnfit(QueueError):
+    """A job showed that this machine cannot do such work; the worker has ended."""
+
+
 class DatabaseUnavailable(QueueError):
     """The database cannot be reached, the connection broke, or it gave the transaction up."""
 

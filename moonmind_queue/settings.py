@@ -147,6 +147,8 @@ class Settings(FileSettings, DatabaseSettings):
             "MOONMIND_RUN_TIMEOUT_SECONDS", "MOONMIND_STAGE_COMMAND_TIMEOUT_SECONDS"
         ),
     )
+    idle_timeout_seconds: int = Field(1800, ge=1, alias="MOONMIND_IDLE_TIMEOUT_SECONDS")
+    """How long Codex may say nothing."""
     codex: str | None = Field(None, alias="MOONMIND_CODEX")
     """The Codex program; by default ``codex`` on PATH, then the package openai-codex-cli-bin."""
     codex_model: str | None = Field(

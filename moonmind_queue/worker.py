@@ -34,7 +34,7 @@ from moonmind_queue._listener import Listener
 from moonmind_queue._poll import Poll
 from moonmind_queue._reporter import Reporter
 from moonmind_queue._ticker import tick
-from moonmind_queue.errors import DatabaseUnavailable, InvalidArgument, LeaseLost
+from moonmind_queue.errors import DatabaseUnavailable, InvalidArgument, LeaseLost, WorkerUnfit
 from moonmind_queue.executors import Runner
 from moonmind_queue.model import ClaimedJob
 from moonmind_queue.queue import Queue, connect
@@ -98,11 +98,12 @@ class Worker:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._reporter = Reporter(dsn, settled=self._settled)
-        self._crew = Crew(slots, executors, ended=self._reporter.put, hungry=self._wake_up)
+        self._crew = Crew(slots, executors, ended=self._ended, hungry=self._wake_up)
         self._once = False
         self._may_claim = True
         self._claimed = 0
         self._stop_at: float | None = None  # monotonic instant of stop()
+        self._unfit: str | None = None  # why this machine cannot do such work
         self._next_reclaim = 0.0  # monotonic instant, for a worker that is full
         self._due = True  # whether the database said that something is due
         self._look = threading.Event()  # whether there may be something to claim
@@ -135,7 +136,11 @@ class Worker:
         )
 
     def run(self) -> None:
-        """Work until :meth:`stop`; then hand running jobs back and return within ten seconds."""
+        """Work until :meth:`stop`; then hand running jobs back and return within ten seconds.
+
+        Raises ``WorkerUnfit``, at the same end, when a job showed that this machine cannot do such
+        work.
+        """
         self._serve()
 
     def run_once(self) -> bool:
@@ -177,6 +182,8 @@ class Worker:
             self._keeper.stop()
             self._pool.close(timeout=1)
             log.info("worker.stopped", worker=self._name)
+        if self._unfit:
+            raise WorkerUnfit(self._unfit)
 
     def _work(self, queue: Queue) -> None:
         """Claim and wait until it is over; raises ``DatabaseUnavailable``."""
@@ -298,6 +305,13 @@ class Worker:
         with self._lock:
             self._held |= {attempt.job.token: attempt for attempt in attempts}
         self._crew.add(attempts, more=more)
+
+    def _ended(self, attempt: Attempt, ending: Ending) -> None:
+        self._reporter.put(attempt, ending)
+        if ending.unfit:  # the next job would fare no better
+            log.error("worker.unfit", worker=self._name, reason=ending.reason)
+            self._unfit = ending.reason
+            self.stop()
 
     def _settled(self, attempts: Sequence[Attempt]) -> None:
         with self._lock:

@@ -5,6 +5,7 @@ language plpgsql
 stable
 set search_path = moonmind_queue, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 begin
     return (

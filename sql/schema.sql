@@ -644,4 +644,4 @@ values
      'block', null, null, false, 'give GITHUB_TOKEN the right to open pull requests, then retry the job'),
     ('pull_request_refused', 140, 'gh', 'http 4(04|22)\M|could not resolve to a repository|no commits between',
      'block', null, null, false, ''),
-    ('timeout', 210, 'run', 'exceeded \d|no event for', 'retry', null, 2, false, '');
+    ('timeout', 210, 'run', 'exceeded \d|no event of', 'retry', null, 2, false, '');

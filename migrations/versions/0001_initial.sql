@@ -645,7 +645,7 @@ values
      'block', null, null, false, 'give GITHUB_TOKEN the right to open pull requests, then retry the job'),
     ('pull_request_refused', 140, 'gh', 'http 4(04|22)\M|could not resolve to a repository|no commits between',
      'block', null, null, false, ''),
-    ('timeout', 210, 'run', 'exceeded \d|no event for', 'retry', null, 2, false, '');
+    ('timeout', 210, 'run', 'exceeded \d|no event of', 'retry', null, 2, false, '');
 -- <<<
 -- >>> sql/_add_follow_ups.sql
 -- _add_follow_ups(jobs, ids, made, try) → void; keeps what those of the jobs that are new list.
@@ -1866,6 +1866,7 @@ language plpgsql
 stable
 set search_path = moonmind_queue, pg_temp
 set enable_seqscan = off
+set jit = off
 as $$
 begin
     return (

@@ -38,7 +38,7 @@ class Recorded:
             self._changed()
 
 
-class Unfit:
+class Unable:
     """Stands for a kind that this worker cannot run, and says why instead of running it."""
 
     def __init__(self, why: str) -> None:

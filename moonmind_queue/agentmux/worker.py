@@ -12,7 +12,7 @@ from moonmind_queue import executors
 from moonmind_queue._daemon import hide_environment, stop_on_signals
 from moonmind_queue.agentmux.folder import Folder
 from moonmind_queue.agentmux.heartbeat import Heartbeat
-from moonmind_queue.agentmux.recorded import Recorded, Unfit
+from moonmind_queue.agentmux.recorded import Recorded, Unable
 from moonmind_queue.errors import QueueError, SettingsError
 from moonmind_queue.migrate import require_schema
 from moonmind_queue.settings import Settings
@@ -94,7 +94,7 @@ class Kinds(dict[str, executors.Runner]):
     def __missing__(self, kind: str) -> executors.Runner:
         """Return the runner of a kind that nobody here knows."""
         there = ", ".join(sorted(self))
-        return Unfit(f"unknown kind {kind!r}: this worker runs {there}")
+        return Unable(f"unknown kind {kind!r}: this worker runs {there}")
 
 
 def fit_executors(settings: Settings) -> Mapping[str, executors.Runner]:
@@ -107,5 +107,5 @@ def fit_executors(settings: Settings) -> Mapping[str, executors.Runner]:
             found[kind] = executor
         except QueueError as error:
             log.warning("worker.unfit", kind=kind, error=str(error))
-            found[kind] = Unfit(f"this worker cannot run {kind}: {error}")
+            found[kind] = Unable(f"this worker cannot run {kind}: {error}")
     return found

@@ -33,6 +33,11 @@ _INSTALL = (
     "or name it in MOONMIND_CODEX."
 )
 
+_NO_SANDBOX = (
+    "allow user namespaces, or, in a container of its own for each worker, set "
+    "MOONMIND_CODEX_SANDBOX_MODE=danger-full-access"
+)
+
 _log = structlog.get_logger()
 
 
@@ -110,20 +115,15 @@ class Codex:
                 "(run 'codex login', or set CODEX_API_KEY or the env_key of your provider)"
             )
         _log.info("codex.found", program=str(program), version=version)
-        self._try_sandbox(program)
+        if reason := self.broken_sandbox(program):
+            raise CodexUnavailable(f"the sandbox is broken: {reason} ({_NO_SANDBOX})")
 
-    def _try_sandbox(self, program: Path) -> None:
-        """Warn when commands cannot run: Codex ends well all the same, having done nothing."""
+    def broken_sandbox(self, program: Path) -> str | None:
+        """Say why no command can run in the sandbox; Codex ends well then, having done nothing."""
         if self.sandbox == "danger-full-access":
-            return
+            return None
         answer = self._ask([str(program), "sandbox", "--", "true"])
-        if answer.returncode:
-            _log.warning(
-                "codex.sandbox_broken",
-                reason=self._said(answer),
-                help="allow user namespaces, or, in a container of its own for each worker, set "
-                "MOONMIND_CODEX_SANDBOX_MODE=danger-full-access",
-            )
+        return self._said(answer) if answer.returncode else None
 
     def secrets(self) -> Iterator[str]:
         """Yield every secret that this worker holds."""

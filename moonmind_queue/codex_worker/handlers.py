@@ -33,13 +33,14 @@ class CodexExec:
         *,
         workdir: Path,
         run_timeout: float,
+        idle_timeout: float,
         artifact_max_bytes: int,
         identity: Identity,
     ) -> None:
         self._codex = codex
         self._identity = identity
         self._workdir = workdir.absolute()
-        self._run_timeout = run_timeout
+        self._run_timeout, self._idle_timeout = run_timeout, idle_timeout
         self._artifact_max_bytes = artifact_max_bytes
 
     @classmethod
@@ -54,6 +55,7 @@ class CodexExec:
             Codex.configure(settings, os.environ),
             workdir=settings.workdir,
             run_timeout=settings.run_timeout_seconds,
+            idle_timeout=settings.idle_timeout_seconds,
             artifact_max_bytes=settings.artifact_max_bytes,
             identity=Identity(name=settings.git_user_name, email=settings.git_user_email),
         )
@@ -79,7 +81,7 @@ class CodexExec:
                     *(job, payload, self._codex, workspace, journal, context, limit),
                     self._identity,
                 )
-                return run.execute(self._run_timeout)
+                return run.execute(self._run_timeout, self._idle_timeout)
         except Outcome as outcome:
             keep = reuse and not isinstance(outcome, Fail)
             raise

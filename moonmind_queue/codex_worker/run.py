@@ -35,7 +35,7 @@ from moonmind_queue.codex_worker.publish import Identity, Publisher
 from moonmind_queue.codex_worker.transcript import Transcript
 from moonmind_queue.codex_worker.workspace import Workspace
 from moonmind_queue.errors import LeaseLost
-from moonmind_queue.executors import Block, Context, Fail, Outcome, Retry, Stopped
+from moonmind_queue.executors import Block, Context, Fail, Outcome, Retry, Stopped, Unfit
 from moonmind_queue.executors.bounded import BoundedFile
 from moonmind_queue.executors.process import End, run
 from moonmind_queue.model import ClaimedJob, Step
@@ -99,7 +99,7 @@ class Run:
         self._facts: dict[str, Any] = {}
         self._message: str | None = None
 
-    def execute(self, seconds: float) -> dict[str, Any]:
+    def execute(self, seconds: float, silence: float) -> dict[str, Any]:
         """Do the work and return the job's result, or raise the outcome."""
         git = Git(
             environ=self._codex.environ,
@@ -114,7 +114,7 @@ class Run:
         checkout: Checkout | None = None
         try:
             checkout = self._check_out(git)
-            self._run_codex(git.deadline, seconds)
+            self._run_codex(git.deadline, seconds, silence)
         except Exception as error:
             failure = _outcome(error)
         if checkout is not None:
@@ -122,6 +122,8 @@ class Run:
                 changes = self._compare(checkout, git)
             except Exception as error:
                 failure = _add(failure, _outcome(error))
+        if failure is None and changes:
+            failure = self._judge(changes)
         if failure is None and checkout and changes and self._publishes:
             try:
                 self._publish(git, checkout, changes)
@@ -221,7 +223,7 @@ class Run:
         )
         return checkout
 
-    def _run_codex(self, deadline: float, seconds: float) -> None:
+    def _run_codex(self, deadline: float, seconds: float, silence: float) -> None:
         """Run Codex to its end; raises the outcome of a run that did not end well."""
         space, options = self._workspace, self._payload.codex
         self._journal.stage = "execute"
@@ -244,6 +246,7 @@ class Run:
             stderr=self._transcript.stderr,
             stop=self._context.stop,
             timeout=max(0.0, deadline - time.monotonic()),
+            silence=silence,
             markers=self._transcript.markers,
         )
         transcript = self._transcript
@@ -257,6 +260,8 @@ class Run:
             raise Stopped("stopped while codex was running")
         if ended.end is End.TIMEOUT:
             raise Retry(f"the run exceeded {seconds:g} s", source="run")
+        if ended.end is End.SILENT:
+            raise Retry(f"no event of codex for {silence:g} s", source="run")
         if ended.returncode:
             said = transcript.error or transcript.complaint or "it gave no reason"
             text = f"codex exec exited with {ended.returncode}: {said}"
@@ -293,6 +298,19 @@ class Run:
             )
         self._redact_patch(path)
         return changes
+
+    def _judge(self, changes: Changes) -> Outcome | None:
+        """Tell work from none: Codex ends with 0 also when not one command could run."""
+        ran, succeeded = self._transcript.ran, self._transcript.succeeded
+        self._facts |= {
+            "effect": "changes" if changes.files else "commands_failed" if ran > succeeded == 0
+            else "no_changes",
+            "commands": {"ran": ran, "succeeded": succeeded},
+        }  # fmt: skip
+        if changes.files or succeeded:
+            return None
+        broken = self._codex.broken_sandbox(self._codex.find())
+        return Unfit(f"the sandbox is broken: {broken}", source="codex") if broken else None
 
     def _redact_patch(self, path: Path) -> None:
         """Take the worker's secrets out of added lines, so that the patch still applies.

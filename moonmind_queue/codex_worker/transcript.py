@@ -28,7 +28,13 @@ class Transcript:
         self._journal = journal
         self._root = root
         self.commands: deque[str] = deque(maxlen=20)  # the latest, with how they ended
+        self.succeeded = 0  # commands that ended with 0
         self._begun: set[str] = set()
+
+    @property
+    def ran(self) -> int:
+        """How many commands were begun."""
+        return len(self._begun)
 
     def stdout(self, line: bytes) -> None:
         """Take one line of Codex's standard output."""
@@ -92,6 +98,7 @@ class Transcript:
         if str(item.get("id")) not in self._begun:
             self._begin(item)
         status = item.get("exit_code")
+        self.succeeded += status == 0
         output = str(item.get("aggregated_output") or "")
         self._journal.log(f"{output.rstrip()}\n[exit status {status}]".lstrip("\n"))
         shown = self._journal.shorten(_unwrap(command), COMMAND_LIMIT)

@@ -8,6 +8,7 @@ made by hand. It returns the result, a JSON object, or raises:
 ====================  ================================================================
 :class:`Retry`        try again later, with back-off or ``after`` a given time
 :class:`Block`        park the job until a person acts
+:class:`Unfit`        as :class:`Block`; this machine cannot do such work, so the worker ends
 :class:`Fail`         no retry can mend this
 :class:`CoolDown`     the account is used up: hand the job back, its agent rests a while
 :class:`Stopped`      ``context.stop`` was set and the work has ended; nothing to report
@@ -148,6 +149,10 @@ class Retry(Outcome):
 
 class Block(Outcome):
     """A person has to act before the job can go on."""
+
+
+class Unfit(Block):
+    """This machine cannot do such work: the job is blocked, and the worker ends with the reason."""
 
 
 class Fail(Outcome):

@@ -66,6 +66,7 @@ class End(StrEnum):
 
     EXITED = "exited"
     TIMEOUT = "timeout"
+    SILENT = "silent"
     STOPPED = "stopped"
 
 
@@ -117,6 +118,7 @@ def run(
     stdin: bytes | None = None,
     stop: threading.Event | None = None,
     timeout: float | None = None,
+    silence: float | None = None,
     interrupt: signal.Signals = signal.SIGINT,
     markers: Markers = tuple,
     line_limit: int = LINE_LIMIT,
@@ -127,7 +129,8 @@ def run(
     """Run a program to its end, the time limit or the stop event; ``OSError`` if it cannot start.
 
     Sinks get lines without their newline; what a line has beyond ``line_limit`` is cut, visibly,
-    and more than ``most`` bytes on either stream raise ``TooMuch``.
+    and more than ``most`` bytes on either stream raise ``TooMuch``. A program that prints nothing
+    to stdout for more than ``silence`` seconds is ended, too.
     ``markers`` returns ``NAME=value`` entries: at the end every process that has one in its
     environment is killed too, which reaches children that made sessions of their own.
     """
@@ -139,6 +142,7 @@ def run(
         stdin=stdin,
         stop=stop,
         timeout=timeout,
+        silence=silence,
         interrupt=interrupt,
         markers=markers,
     )
@@ -152,6 +156,7 @@ def attend(
     stdin: bytes | None = None,
     stop: threading.Event | None = None,
     timeout: float | None = None,
+    silence: float | None = None,
     interrupt: signal.Signals = signal.SIGINT,
     grace: float = GRACE,
     markers: Markers = tuple,
@@ -164,7 +169,7 @@ def attend(
     process = program.process
     pipes = _Pipes(process, stdin or b"", stdout, stderr)
     try:
-        end = _watch(process, pipes, stop, timeout)
+        end = _watch(process, pipes, stop, timeout, silence)
         if end is not End.EXITED:
             program.interrupt(interrupt)
             _watch(process, pipes, None, grace)
@@ -234,6 +239,7 @@ def _watch(
     pipes: "_Pipes",
     stop: threading.Event | None,
     timeout: float | None,
+    silence: float | None = None,
 ) -> End:
     """Move data until the program exits or has to end."""
     deadline = None if timeout is None else time.monotonic() + timeout
@@ -242,6 +248,8 @@ def _watch(
             return End.STOPPED
         if deadline is not None and time.monotonic() >= deadline:
             return End.TIMEOUT
+        if silence is not None and time.monotonic() >= pipes.heard + silence:
+            return End.SILENT
         pipes.pump(TICK)
     return End.EXITED
 
@@ -256,6 +264,7 @@ class _Pipes:
         stdout: Lines,
         stderr: Lines,
     ) -> None:
+        self.heard = time.monotonic()  # when the program last printed something
         self._process = process
         self._input = memoryview(stdin)
         self._selector = selectors.DefaultSelector()
@@ -318,6 +327,8 @@ class _Pipes:
         except BlockingIOError:
             return
         if data:
+            if key.fileobj is self._process.stdout:
+                self.heard = time.monotonic()
             key.data.feed(data)
         else:
             self._selector.unregister(key.fileobj)

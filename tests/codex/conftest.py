@@ -101,6 +101,7 @@ class Bench:
         context: Recorder | None = None,
         attempt: int = 1,
         timeout: float = 60,
+        silence: float = 60,
         limit: int = LIMIT,
         sandbox: Any = "workspace-write",
     ) -> Ended:
@@ -120,6 +121,7 @@ class Bench:
                 ),
                 workdir=self.workdir,
                 run_timeout=timeout,
+                idle_timeout=silence,
                 artifact_max_bytes=limit,
                 identity=IDENTITY,
             )

@@ -30,6 +30,7 @@ def work(dsn: str, environ: dict[str, str], workdir: str, model: str) -> bool:
         codex,
         workdir=Path(workdir),
         run_timeout=60,
+        idle_timeout=60,
         artifact_max_bytes=10 * 1024 * 1024,
         identity=Identity(name="Moonmind", email="moonmind@example.org"),
     )

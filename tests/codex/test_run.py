@@ -25,7 +25,7 @@ from model_server import (
 
 from moonmind_queue.codex_worker.run import WorkerExecutionResult
 from moonmind_queue.errors import ArtifactTooLarge, DatabaseUnavailable, LeaseLost
-from moonmind_queue.executors import Fail, Outcome, Retry, Stopped
+from moonmind_queue.executors import Fail, Outcome, Retry, Stopped, Unfit
 
 PATCH = "patches/changes.patch"
 ALL = [PATCH, "logs/codex_exec.log", "logs/codex_events.jsonl", "last_message.md"]
@@ -59,6 +59,8 @@ def test_success(bench: Any) -> None:
         "summary": f"codex_exec completed: 2 files changed, {TWO_LINES}; Done: it says hello.",
         "model": "gpt-5.5",
         "exit_code": 0,
+        "effect": "changes",
+        "commands": {"ran": 1, "succeeded": 1},
         "patch": {
             "files": 2,
             "insertions": 2,
@@ -391,3 +393,38 @@ def test_relative_workdir(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     ended = bench.run([[patch(ADD)], [say("Done.")]])
     assert ended.result["patch"]["files"] == 1
     assert not os.listdir("var/worker")  # noqa: PTH208
+
+
+def test_silence(bench: Any) -> None:
+    """A run of which nothing is heard for too long is ended, and tried again."""
+    ended = bench.run([[shell("sleep 60")]], silence=1.5)
+    assert type(ended.outcome) is Retry
+    assert str(ended.outcome) == "no event of codex for 1.5 s"
+    assert ended.outcome.source == "run"
+
+
+@pytest.mark.parametrize(
+    ("command", "effect", "succeeded"),
+    [("false", "commands_failed", 0), ("true", "no_changes", 1), ("echo x > y", "changes", 1)],
+)
+def test_effect(bench: Any, command: str, effect: str, succeeded: int) -> None:
+    """Codex ends with 0 whatever it did: the result tells work from none, and from failures."""
+    ended = bench.run([[shell(command)], [say("Done.")]])
+    assert ended.result["effect"] == effect
+    assert ended.result["commands"] == {"ran": 1, "succeeded": succeeded}
+
+
+def test_a_broken_sandbox_is_no_success(bench: Any) -> None:
+    """Where no command can run, Codex ends well; the job is blocked, and the worker is to end."""
+    programs = bench.folder / "programs"
+    programs.mkdir()
+    codex = programs / "codex"
+    codex.write_text(
+        f'#!/bin/sh\nif test "$1" = sandbox; then echo "bwrap: no namespaces" >&2; exit 1; fi\n'
+        f'exec {bundled_codex_path()} "$@"\n'
+    )
+    codex.chmod(0o755)
+    bench.environ["PATH"] = f"{programs}:{bench.environ['PATH']}"
+    ended = bench.run([[say("Nothing to do.")]])
+    assert type(ended.outcome) is Unfit
+    assert str(ended.outcome) == "the sandbox is broken: bwrap: no namespaces"

@@ -21,7 +21,9 @@ from moonmind_queue import (
     Queue,
     Retry,
     Stopped,
+    Unfit,
     Worker,
+    WorkerUnfit,
     _keeper,
     worker,
 )
@@ -552,3 +554,19 @@ def test_a_frozen_renewal_stops_the_work_before_the_lease_can_be_taken(start, pr
         lock.rollback()
 
     assert stopped_at[0] - frozen_at < 1.5
+
+
+def test_a_worker_that_is_unfit_ends_and_leaves_the_rest_to_others(fresh, produce):
+    """The job that showed it is blocked with the reason; the next is not touched."""
+
+    def broken(job, context):
+        raise Unfit("no such device")
+
+    unfit = Worker(fresh, {"broken": Handled(broken)}, name="w")
+    first, second = (produce.enqueue("broken") for _ in range(2))
+
+    with pytest.raises(WorkerUnfit, match="no such device"):
+        unfit.run()
+
+    assert (produce.get(first).state, produce.get(first).error) == ("blocked", "no such device")
+    assert (produce.get(second).state, produce.get(second).attempt) == ("queued", 0)
