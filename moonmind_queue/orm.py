@@ -30,22 +30,20 @@ from sqlalchemy.types import NULLTYPE
 
 from moonmind_queue import _calls, errors
 from moonmind_queue._calls import SCHEMA, Call
+from moonmind_queue._kin_views import AllowanceOverview, JobFollowUp, JobOrigin
 from moonmind_queue._values import json_text
 from moonmind_queue._views import (
     AgentmuxDag,
     AgentmuxEvent,
     AgentmuxMember,
     AgentmuxTask,
-    AllowanceOverview,
     ArtifactContent,
     BlockedJob,
     FailureOverview,
     JobArtifact,
     JobDocument,
-    JobFollowUp,
     JobHistory,
     JobLog,
-    JobOrigin,
     JobOverview,
     JobPublication,
     KindRule,

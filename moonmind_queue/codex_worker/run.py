@@ -240,7 +240,10 @@ class Run:
         ended = run(
             argv,
             cwd=space.repo,
-            env=self._codex.environment(space.home, space.tmp),
+            env={
+                **self._codex.environment(space.home, space.tmp),
+                "MOONMIND_JOB_ID": str(self._job.id),  # for MCP servers whose env_vars has it
+            },
             stdin=self._payload.instruction.encode(),
             stdout=self._transcript.stdout,
             stderr=self._transcript.stderr,

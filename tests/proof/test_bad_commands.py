@@ -37,9 +37,12 @@ WRONG["moment"] = WRONG["span"] + WRONG["instant"]
 VALID = {
     "kind": "noop", "job": "1", "name": "log.txt", "names": "nightly", "schedule": "nightly",
     "cron": "0 2 * * *", "agent": "codex", "scope": "agent", "max_running": "3", "length": "1h",
-    "base": "5s", "pattern": "no", "outcome": "fail", "source": "codex", "text": "no",
+    "base": "5s", "pattern": "no", "outcome": "fail", "source": "codex", "text": "no", "other": "1",
 }  # fmt: skip
-REQUIRED = {"prune": ["--older-than", "99d"]}  # options that a command does not go without
+REQUIRED = {
+    "prune": ["--older-than", "99d"],
+    "role allow": ["--max-open", "1"],
+}  # options that a command does not go without
 
 
 def _commands(group: click.Group, *path: str) -> dict[str, tuple[list[str], click.Command]]:

@@ -323,8 +323,14 @@ def test_a_replay_asks_for_the_same_once_more(queue, clock):
     queue.enqueue(
         "k",
         {"repository": "acme/site", "publish": {"mode": "pr"}, "n": 1},
-        **{"agent": "claude", "name": "n", "key": "x", "priority": 7, "max_attempts": 9},
-        **{"capabilities": ["gpu"], "timeout": MINUTE, "concurrency_key": "c"},
+        agent="claude",
+        name="n",
+        key="x",
+        priority=7,
+        max_attempts=9,
+        capabilities=["gpu"],
+        timeout=MINUTE,
+        concurrency_key="c",
         expires_at=clock.now + MINUTE,
         on_success=[{"kind": "k"}],
     )
