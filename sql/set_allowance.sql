@@ -21,6 +21,11 @@ security definer
 set search_path = moonmind_queue, pg_temp
 as $$
 begin
+    if num_nonnulls(p_agents, p_kinds, p_repositories, p_max_open, p_max_per_day, p_max_depth) = 0 then
+        delete from allowance where role = p_role;
+        delete from enqueued where role = p_role;
+        return;
+    end if;
     if not exists (select from pg_roles where rolname = p_role) then
         raise exception 'there is no role %', left(p_role, 100) using errcode = 'invalid_parameter_value';
     end if;
@@ -31,11 +36,6 @@ begin
         select from unnest(p_repositories) as name where _repository(jsonb_build_object('repository', name)) = ''
     ) then
         raise exception 'the allowance of % has a repository that names none', p_role using errcode = 'invalid_parameter_value';
-    end if;
-    if num_nonnulls(p_agents, p_kinds, p_repositories, p_max_open, p_max_per_day, p_max_depth) = 0 then
-        delete from allowance where role = p_role;
-        delete from enqueued where role = p_role;
-        return;
     end if;
     insert into allowance (role, agents, kinds, repositories, max_open, max_per_day, max_depth)
     values (

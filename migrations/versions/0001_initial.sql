@@ -4710,16 +4710,15 @@ comment on function moonmind_queue.end_step(bigint, bigint, text, text, jsonb) i
 --         → job id.
 --
 -- Contract
---   * Part of the caller's transaction: the job exists exactly when that commits.
---   * The same key again returns the job that has it and changes nothing.
+--   * Part of the caller's transaction: the job exists exactly when that commits. The same key
+--     again returns the job that has it and changes nothing.
 --   * With after, the job waits until every one of those jobs has succeeded. When one ends
 --     otherwise: wait for a person (the default), cancel this job too, or run it all the same.
 --   * Higher priority runs first, then older run_at, then lower id; an hour of waiting outweighs
 --     one level of priority.
 --   * timeout bounds each attempt; null: run_timeout has one for the kind. At expires_at the job
 --     is cancelled if no attempt is under way. run_limit may count by concurrency_key.
---   * on_success and on_failure are arrays of jobs, made_by is the job in whose course this one is
---     made: see enqueue_many().
+--   * on_success and on_failure list jobs, made_by is whose work brings this one: see enqueue_many().
 -- Locks     the jobs named in after, shared, in id order: none of them can end unseen meanwhile;
 --           then the login's row in allowance.
 -- Notifies  moonmind_queue
@@ -4759,6 +4758,7 @@ declare
     v_lane   integer;
     v_rank   bigint;
     v_id     bigint;
+    v_limited boolean;  -- by an allowance
 begin
     if p_key is not null then
         select id into v_id from job where key = p_key;
@@ -4771,8 +4771,8 @@ begin
             'kind', p_kind, 'payload', p_payload, 'agent', p_agent, 'name', p_name, 'key', p_key,
             'priority', p_priority, 'run_at', p_run_at, 'after', p_after, 'max_attempts', p_max_attempts,
             'capabilities', p_capabilities, 'timeout', p_timeout, 'expires_at', p_expires_at,
-            'on_dependency_failure', p_on_dependency_failure, 'concurrency_key', p_concurrency_key,
-            'on_success', p_on_success, 'on_failure', p_on_failure, 'made_by', p_made_by))));
+            'on_dependency_failure', p_on_dependency_failure, 'concurrency_key', p_concurrency_key, 'on_success', p_on_success,
+            'on_failure', p_on_failure, 'made_by', p_made_by))));
     end if;
     if cardinality(p_after) > 0 then
         perform _lock_needs(p_after);
@@ -4805,10 +4805,10 @@ begin
             then _rank(coalesce(p_priority, 0), coalesce(p_run_at, v_now)) else 0 end
     )
     on conflict (key) where key is not null do nothing
-    returning id, lane_id, rank into v_id, v_lane, v_rank;
+    returning id, lane_id, rank, exists (select from allowance where role = session_user)
+    into v_id, v_lane, v_rank, v_limited;
     if v_id is null then  -- another transaction was quicker with this key, and has committed
-        select id into strict v_id from job where key = p_key;
-        return v_id;
+        return (select id from job where key = p_key);
     end if;
 
     insert into event (job_id, seq, at, type, worker)
@@ -4828,7 +4828,7 @@ begin
     elsif v_policy = 'cancel' then
         perform _cancel_doomed(array[v_id]);
     end if;
-    perform _charge(array[v_id]) from allowance where role = session_user;
+    if v_limited then perform _charge(array[v_id]); end if;
     return v_id;
 end;
 $$;
@@ -6287,6 +6287,11 @@ security definer
 set search_path = moonmind_queue, pg_temp
 as $$
 begin
+    if num_nonnulls(p_agents, p_kinds, p_repositories, p_max_open, p_max_per_day, p_max_depth) = 0 then
+        delete from allowance where role = p_role;
+        delete from enqueued where role = p_role;
+        return;
+    end if;
     if not exists (select from pg_roles where rolname = p_role) then
         raise exception 'there is no role %', left(p_role, 100) using errcode = 'invalid_parameter_value';
     end if;
@@ -6297,11 +6302,6 @@ begin
         select from unnest(p_repositories) as name where _repository(jsonb_build_object('repository', name)) = ''
     ) then
         raise exception 'the allowance of % has a repository that names none', p_role using errcode = 'invalid_parameter_value';
-    end if;
-    if num_nonnulls(p_agents, p_kinds, p_repositories, p_max_open, p_max_per_day, p_max_depth) = 0 then
-        delete from allowance where role = p_role;
-        delete from enqueued where role = p_role;
-        return;
     end if;
     insert into allowance (role, agents, kinds, repositories, max_open, max_per_day, max_depth)
     values (

@@ -100,6 +100,7 @@ def job_from(
 @click.pass_context
 def enqueue(
     context: click.Context,
+    /,
     template: Path | None,
     settings: tuple[str, ...],
     dry_run: bool,

@@ -113,6 +113,19 @@ def test_a_job_that_is_completed_from_psql_has_its_follow_up_too(db, queue, foll
     assert [queue.get(made).kind for made in followers(job.id)] == ["good"]
 
 
+def test_a_worker_that_may_not_enqueue_still_brings_what_follows(db, queue, followers):
+    """It is added with the right of whoever added the job."""
+    db.execute("create role mq_test_hand login in role moonmind_worker")
+    queue.set_allowance("mq_test_hand", max_open=0)
+    job = both(queue)
+    db.execute("set session authorization mq_test_hand")
+
+    queue.fail(job, "no", outcome="fail")
+
+    db.execute("reset session authorization")
+    assert [queue.get(made).kind for made in followers(job.id)] == ["bad"]
+
+
 def test_many_that_are_completed_together_each_have_theirs(queue, followers):
     """complete_many() brings to every job its own, in the order of its list."""
     first, second, _ = queue.enqueue_many(
@@ -519,4 +532,4 @@ def test_an_allowance_of_nothing_is_lifted(queue, limited):
 def test_an_allowance_that_says_nothing_sensible_is_refused(queue, db, given, says):
     """Each fault in words."""
     with pytest.raises(InvalidArgument, match=says):
-        queue.set_allowance(**{"role": db.info.user, **given})
+        queue.set_allowance(**{"role": db.info.user, "max_open": 1, **given})
