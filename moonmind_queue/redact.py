@@ -25,6 +25,7 @@ _SECRET_NAME = re.compile(
     r"(?:[_.-]|$)",
     re.IGNORECASE,
 )
+_HEXADECIMAL = re.compile("%[0-9A-F]{2}")
 # A pattern is tried only on a line that holds one of its anchors: looking for a fixed string is
 # a hundred times faster, and agents print a lot.
 _SHAPES: tuple[tuple[tuple[bytes, ...], re.Pattern[bytes]], ...] = tuple(
@@ -125,16 +126,24 @@ def _forms(secret: str) -> Iterator[bytes]:
     for part in {secret.strip(), *(line.strip() for line in secret.splitlines())}:
         if len(part) < MINIMUM:
             continue
-        for form in (
-            part,
-            quote(part),
-            quote(part, safe=""),
-            quote_plus(part),
-            json.dumps(part)[1:-1],
-            json.dumps(part, ensure_ascii=False)[1:-1],
-        ):
+        for form in (part, *_quoted(part), *_escaped(part)):
             yield form.encode(errors="surrogateescape")
         yield from _base64_forms(part.encode(errors="surrogateescape"))
+
+
+def _quoted(text: str) -> Iterator[str]:
+    """Yield what programs make of a text in a URL."""
+    for form in (quote(text), quote(text, safe=""), quote_plus(text)):
+        yield form
+        yield _HEXADECIMAL.sub(lambda digits: digits[0].lower(), form)
+
+
+def _escaped(text: str) -> Iterator[str]:
+    """Yield what programs make of a text in JSON, and in JSON that stands in JSON as a string."""
+    for ascii_only in (True, False):
+        once = json.dumps(text, ensure_ascii=ascii_only)[1:-1]
+        twice = json.dumps(once, ensure_ascii=ascii_only)[1:-1]
+        yield from (once, twice, once.replace("/", r"\/"))
 
 
 def _base64_forms(secret: bytes) -> Iterator[bytes]:

@@ -63,6 +63,11 @@ class GitHubServer:
         """Make the next pull request, and hang up instead of saying so."""
         self._hang_up = True
 
+    def answer_rest(self) -> tuple[int, Any]:
+        """Return status and answer to a request of ``gh auth``: what the token may do."""
+        status, message = self._fault or (200, "")
+        return status, {"message": message} if status != 200 else {}
+
     def answer(self, query: str, variables: dict[str, Any]) -> tuple[int, Any] | None:
         """Return status and answer to one request; None is none at all."""
         with self._lock:
@@ -72,6 +77,8 @@ class GitHubServer:
                 return status, {"message": message} if status != 200 else {"errors": errors}
             if "mutation PullRequestCreate" in query:
                 return self._create(variables["input"])
+            if "query UserCurrent" in query:
+                return 200, {"data": {"viewer": {"login": "ada"}}}
             repository = f"{variables['owner']}/{variables.get('repo') or variables.get('name')}"
             data = self._repository(repository, variables)
             return 200, {"data": {"repository": data}}
@@ -152,14 +159,22 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer one GraphQL request."""
         asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.server.github.tokens.add(self.headers.get("authorization", ""))
-        answer = self.server.github.answer(asked["query"], asked["variables"])
+        answer = self.server.github.answer(asked["query"], asked.get("variables") or {})
         if answer is None:
             self.close_connection = True
             return
-        status, body = answer
+        self._send(*answer)
+
+    def do_GET(self) -> None:
+        """Answer what is asked of a token."""
+        self.server.github.tokens.add(self.headers.get("authorization", ""))
+        self._send(*self.server.github.answer_rest())
+
+    def _send(self, status: int, body: Any) -> None:
         content = json.dumps(body).encode()
         self.send_response(status)
         self.send_header("content-type", "application/json")
+        self.send_header("x-oauth-scopes", "repo, read:org, gist")
         self.send_header("content-length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)

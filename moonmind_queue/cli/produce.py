@@ -24,6 +24,11 @@ _JOB_OPTIONS: tuple[Callable[..., Any], ...] = (
     click.option(
         "--ref", help="codex_exec: branch, tag or commit (default: the remote's default)."
     ),
+    click.option(
+        "--publish",
+        type=click.Choice(("none", "branch", "pr")),
+        help="codex_exec: what becomes of the changes besides the patch.",
+    ),
     click.option("--agent", default="codex", show_default=True, help="Who is to do it."),
     click.option("--name", help="What people call the job."),
     click.option("--priority", type=int, default=0, show_default=True, help="Higher runs first."),
@@ -52,6 +57,7 @@ def job_from(
     repo: str | None,
     instruction: str | None,
     ref: str | None,
+    publish: str | None,
     capability: tuple[str, ...],
     **options: Any,
 ) -> dict[str, Any]:
@@ -63,7 +69,8 @@ def job_from(
         raise click.UsageError(f"Which KIND? Installed: {', '.join(executors.kinds())}")
     executors.find(kind)  # a misspelt kind would wait for ever
     body = _read_payload(payload, payload_file)
-    given = {"repository": repo, "instruction": instruction, "ref": ref}
+    asked = {"mode": publish} if publish else None
+    given = {"repository": repo, "instruction": instruction, "ref": ref, "publish": asked}
     body |= {field: value for field, value in given.items() if value is not None}
     return {"kind": kind, "payload": body, "capabilities": list(capability), **options}
 

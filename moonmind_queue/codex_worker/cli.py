@@ -14,6 +14,7 @@ Examples:
   moonmind-codex-worker --once               take at most one job, then exit
   moonmind-codex-worker --concurrency 4      four jobs at once
   moonmind-codex-worker --kinds noop         no Codex needed: proves the set-up
+  moonmind-codex-worker doctor               what is missing on this machine, and what to do
 
 \b
 DATABASE_URL says where the queue is; all other settings have defaults. The first SIGINT or
@@ -27,7 +28,11 @@ def _words(_: click.Context, __: click.Parameter, value: str | None) -> tuple[st
     return tuple(dict.fromkeys(word for word in words if word))
 
 
-@click.command(epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    epilog=_EXAMPLES,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    invoke_without_command=True,
+)
 @click.option("--once", is_flag=True, help="Claim at most once, run what was claimed, and exit.")
 @click.option("--worker-id", metavar="ID", help="Name of this worker. [MOONMIND_WORKER_ID]")
 @click.option(
@@ -48,7 +53,9 @@ def _words(_: click.Context, __: click.Parameter, value: str | None) -> tuple[st
     help="Take jobs of these kinds only. [codex_exec,noop]",
 )
 @click.version_option(package_name="moonmind-queue", message="%(prog)s %(version)s")
+@click.pass_context
 def main(
+    context: click.Context,
     once: bool,
     worker_id: str | None,
     concurrency: int,
@@ -56,6 +63,8 @@ def main(
     kinds: tuple[str, ...],
 ) -> None:
     """Run queued codex_exec jobs with the Codex CLI of this machine."""
+    if context.invoked_subcommand is not None:
+        return
     try:
         from moonmind_queue import logs
         from moonmind_queue._daemon import stop_on_signals
@@ -69,6 +78,37 @@ def main(
         codex_worker.run(config, once=once, started=lambda worker: stop_on_signals(worker.stop))
     except Exception as error:
         _fail(error)
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+def doctor(as_json: bool) -> None:
+    """Check all that a worker needs here; exits with 1 when something is missing.
+
+    Nothing is claimed, and nothing is changed but what a missing work folder needs.
+
+    \b
+    Example:
+      moonmind-codex-worker doctor
+    """
+    import json
+    from dataclasses import asdict
+
+    from moonmind_queue.codex_worker.doctor import examine
+    from moonmind_queue.redact import Redactor, environment_secrets
+
+    redact = Redactor(environment_secrets(os.environ)).text
+    well, found = True, []
+    for each in examine(os.environ):
+        well &= each.ok
+        text = " ".join(redact(each.text).split())
+        found.append(asdict(each) | {"text": text})
+        if not as_json:  # as they come: some take seconds
+            verdict = click.style("ok   ", "green") if each.ok else click.style("wrong", "red")
+            click.echo(f"{each.check:<14} {verdict}  {text}")
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    sys.exit(not well)
 
 
 def _fail(error: Exception) -> None:

@@ -107,16 +107,27 @@ class Codex:
         """Raise ``CodexUnavailable`` when Codex is missing, broken or not logged in."""
         program = self.find()
         version = self.version(program)
+        self.login(program)
+        _log.info("codex.found", program=str(program), version=version)
+        self.check_sandbox(program)
+
+    def login(self, program: Path) -> str:
+        """Say how Codex is logged in; raises ``CodexUnavailable`` where it is not."""
+        if key := self._key():  # the status knows only of a stored login
+            return f"by {', '.join(key)}"
         status = self._ask([str(program), "login", "status"])
-        # The status knows only of a stored login; a key in the environment works without one.
-        if status.returncode and not self._key():
+        if status.returncode:
             raise CodexUnavailable(
                 f"codex login status failed: {self._said(status)} "
                 "(run 'codex login', or set CODEX_API_KEY or the env_key of your provider)"
             )
-        _log.info("codex.found", program=str(program), version=version)
+        return self._said(status)
+
+    def check_sandbox(self, program: Path) -> str:
+        """Return the sandbox mode; raises ``CodexUnavailable`` where no command can run in it."""
         if reason := self.broken_sandbox(program):
             raise CodexUnavailable(f"the sandbox is broken: {reason} ({_NO_SANDBOX})")
+        return self.sandbox
 
     def broken_sandbox(self, program: Path) -> str | None:
         """Say why no command can run in the sandbox; Codex ends well then, having done nothing."""

@@ -4,7 +4,9 @@ Nothing a job or a repository says becomes an option, a program or a protocol of
 """
 
 import os
+import shutil
 import signal
+import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +15,7 @@ from pathlib import Path
 from threading import Event
 
 from moonmind_queue.codex_worker.codex import NETWORK
+from moonmind_queue.errors import QueueError
 from moonmind_queue.executors import Outcome, Retry, Stopped
 from moonmind_queue.executors.lines import Sink
 from moonmind_queue.executors.process import End, Ended, run
@@ -68,6 +71,29 @@ class GitFailed(Exception):
     def outcome(self) -> Outcome:
         """What this means for the attempt; the rules for failures of git know more."""
         return Retry(str(self), source="git")
+
+
+class GitUnavailable(QueueError):
+    """This machine has no git that could check a repository out."""
+
+
+def git_version(environ: Mapping[str, str]) -> str:
+    """Return the version of git, such as ``2.39.5``; raises ``GitUnavailable``."""
+    program = shutil.which("git", path=environ.get("PATH") or os.defpath)
+    if program is None:
+        raise GitUnavailable("git is not installed: install it")
+    try:
+        answer = subprocess.run(
+            [program, "--version"],
+            env=_environment(environ, "version"),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise GitUnavailable(f"git cannot be run: {error}") from None
+    return answer.stdout.split()[2]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from moonmind_queue.codex_worker.codex import Codex
+from moonmind_queue.codex_worker.gh import preflight
+from moonmind_queue.codex_worker.git import git_version
 from moonmind_queue.codex_worker.journal import Journal
 from moonmind_queue.codex_worker.payload import CodexExecJobPayload
 from moonmind_queue.codex_worker.publish import Identity
@@ -61,8 +63,10 @@ class CodexExec:
         )
 
     def check(self) -> None:
-        """Raise when Codex is missing, cannot be executed or is not logged in."""
+        """Raise when Codex, git or, with a GITHUB_TOKEN, gh is missing, broken or not let in."""
         self._codex.check()
+        git_version(self._codex.environ)
+        preflight(self._codex.environ)
 
     def run(self, job: ClaimedJob, context: Context) -> Mapping[str, Any]:
         """Make one attempt; its directory is gone afterwards, unless the next may reuse it."""

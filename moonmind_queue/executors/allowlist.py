@@ -33,7 +33,8 @@ _RUNNERS = re.compile(
     r"(?:ba|da|z|k|c|tc|fi|a|mk)?sh|busybox|toybox|env|xargs|find|sudo|doas|su|nohup|nice|timeout"
     r"|setsid|setpriv|stdbuf|chroot|unshare|nsenter|script|watch|parallel|ssh|strace|gdb|make"
     r"|(?:python|pypy|perl|ruby|node|php|lua|tclsh)[\d.]*|[gmn]?awk|g?sed|vim?|ed|emacs|docker|podman"
-    r"|git|tar|rsync|npx|uvx"
+    r"|git|tar|rsync|npx|uvx?|npm|pnpm|yarn|bunx?|deno|pipx?\d*|cargo|go|java|cmake|ninja|flock|time"
+    r"|taskset|chrt|ionice|prlimit|unbuffer|expect|socat|tmux|screen|systemd-run|ld[-.].*"
 )
 """Programs that run whatever their arguments say; there are many more."""
 
@@ -64,7 +65,8 @@ class Allowed:
             raise SettingsError(f"{VARIABLE}: {found}: {error.strerror}") from None
         if not stat.S_ISREG(status.st_mode) or not os.access(file, os.X_OK):
             raise SettingsError(f"{VARIABLE}: {found}: is not an executable file")
-        _refuse_what_anybody_may_replace(file)
+        for each in (Path(found).parent.resolve() / Path(found).name, file):
+            _refuse_what_anybody_may_replace(each)
         restricted = entry.args is not None or entry.more is not None
         return cls(
             names=frozenset((entry.program, found)),
@@ -156,11 +158,17 @@ def _look_up(name: str, path: str) -> str:
 
 
 def _refuse_what_anybody_may_replace(file: Path) -> None:
+    """Raise where another user could have put the file, or a link to it, or could change it."""
+    below = file
     for each in (file, *file.parents):
-        mode = each.stat().st_mode
-        sticky = stat.S_ISDIR(mode) and mode & stat.S_ISVTX  # as /tmp: only to be added to
-        if mode & stat.S_IWOTH and not sticky:
-            raise SettingsError(f"{VARIABLE}: {file}: anybody may write to {each}")
+        found = each.lstat()
+        if found.st_mode & stat.S_IWOTH and not stat.S_ISLNK(found.st_mode):
+            if not (stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX):
+                raise SettingsError(f"{VARIABLE}: {file}: anybody may write to {each}")
+            # As /tmp: anybody may add to it, so what is used of it has to be of whom we trust.
+            if below.lstat().st_uid not in (0, os.getuid()):
+                raise SettingsError(f"{VARIABLE}: {file}: anybody may have put {below} there")
+        below = each
 
 
 def _compile(pattern: str) -> re.Pattern[str]:

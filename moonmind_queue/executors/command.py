@@ -15,7 +15,7 @@ BASH_ENV, GIT_SSH_COMMAND, PYTHONPATH …).
 """
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Self
@@ -52,6 +52,7 @@ def _argv(payload: Mapping[str, Any]) -> tuple[str, ...]:
         raise _refusal("cmd", "is required: a program with its arguments")
     words = payload["cmd"]
     if isinstance(words, str):
+        _check_size([words])  # before it is cut, letter by letter
         try:
             words = shlex.split(words)
         except ValueError as error:
@@ -62,11 +63,15 @@ def _argv(payload: Mapping[str, Any]) -> tuple[str, ...]:
         raise _refusal("cmd", "must begin with a program")
     for number, word in enumerate(words):
         _check_text(f"cmd[{number}]", word)
-    if sum(len(word.encode()) + 1 for word in words) > COMMAND_LIMIT:
+    _check_size(words)
+    return tuple(words)
+
+
+def _check_size(words: Sequence[str]) -> None:
+    if sum(len(word.encode(errors="replace")) + 1 for word in words) > COMMAND_LIMIT:
         raise _refusal(
             "cmd", f"must not have more than {COMMAND_LIMIT} bytes; write a file instead"
         )
-    return tuple(words)
 
 
 def _timeout(seconds: Any) -> float | None:

@@ -16,6 +16,7 @@ import structlog
 
 from moonmind_queue.executors import sessions
 from moonmind_queue.executors.process import REAP, End, Ended, Markers, start
+from moonmind_queue.executors.tree import PATIENCE
 from moonmind_queue.executors.warden import Identity
 
 _log = structlog.get_logger()
@@ -107,11 +108,14 @@ class Confined:
         if self._report.closed:
             return
         os.close(self._control)
+        self.process.send_signal(signal.SIGCONT)  # what it was to watch may have stopped it
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(PATIENCE + REAP)
+        self.process.kill()
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(REAP)
-        self.process.kill()  # if it still runs, it was stopped: by what it was to watch
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(REAP)
+        # The program may have got hold of the other end, so there is no waiting for this one's.
+        os.set_blocking(self._report.fileno(), False)
         word, *rest = self._next()
         if word == "ended":
             self._understand(int(rest[0]), rest[1])
@@ -126,10 +130,13 @@ class Confined:
     def _begin(self) -> None:
         """Wait until the program runs; raises when it cannot."""
         word, *rest = self._next()
-        if word == "started":
-            with suppress(OSError):  # it has ended already
-                self._pidfd = os.pidfd_open(int(rest[0]))
-            return
+        if word == "ready":
+            word, *rest = self._next()
+            if word == "started":
+                with suppress(OSError):  # it has ended already
+                    self._pidfd = os.pidfd_open(int(rest[0]))
+            if word != "failed":  # or lost: the program ran all the same, and was quick to do that
+                return
         os.close(self._control)
         _, said = self.process.communicate()
         self._close()

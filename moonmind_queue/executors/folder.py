@@ -6,6 +6,7 @@ left behind from what another is at work on.
 
 import fcntl
 import os
+import re
 import shutil
 import stat
 import time
@@ -21,6 +22,8 @@ from typing import Self
 import structlog
 
 LEFTOVER_AGE = timedelta(days=1)
+
+_NUMBER = re.compile("[0-9]+")  # and no other digits: a program may have made the name
 
 _log = structlog.get_logger()
 
@@ -86,7 +89,7 @@ def numbered(folder: Path) -> list[Path]:
     """Return the directories of jobs, or of one job's attempts, the latest last."""
     if not folder.is_dir():
         return []
-    found = (each for each in folder.iterdir() if each.name.isdigit())
+    found = (each for each in folder.iterdir() if _NUMBER.fullmatch(each.name))
     return sorted(found, key=lambda each: int(each.name))
 
 

@@ -137,17 +137,20 @@ class Shell:
         python = Path(sys.executable).resolve()
         warden = Warden(
             limits=self._limits,
-            folder=Path("/"),
+            folder=self._workdir / "none",
             program=python,
             identity=identify(python.stat()),
         )
         try:
-            run(
+            ended = run(
                 [sys.executable, "-I", "-S", "-c", ""],
                 cwd=Path("/"), env={}, stdout=_nowhere, stderr=_nowhere, launch=warden,
             )  # fmt: skip
         except OSError as error:
             raise SettingsError(f"kind shell cannot watch over programs here: {error}") from None
+        if ended.returncode:
+            reason = ended.exceeded or "is /proc mounted?"
+            raise SettingsError(f"kind shell cannot watch over programs here: {reason}")
 
 
 def _nowhere(_: bytes) -> None:

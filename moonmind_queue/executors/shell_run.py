@@ -78,9 +78,8 @@ class ShellRun:
             if not isinstance(failure, Stopped):
                 self.context.progress(str(failure), self._facts, level="warn")
             raise failure
-        stdout, stderr = self.outputs
-        said = {name: each.end for name, each in (("stdout", stdout), ("stderr", stderr))}
-        return {"status": "ok", **self._facts, **{name: end for name, end in said.items() if end}}
+        printed = {output.stream: output.end for output in self.outputs if output.end}
+        return {"status": "ok", **self._facts, **printed}
 
     @property
     def _name(self) -> str:

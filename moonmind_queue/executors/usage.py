@@ -13,17 +13,35 @@ from moonmind_queue.executors.tree import Process
 
 SCAN = 0.02  # seconds in one look for going through the directory
 RESCAN = 1.0  # seconds until it is gone through anew, at least
+DEEP = 4000  # bytes of a path; what lies deeper cannot be reached by one, so it is too much
 
 _CLOCK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _BLOCK = 512  # bytes of a block in ``st_blocks``, whatever the file system's are
 
 
-def cpu(processes: list[Process]) -> float:
-    """Return seconds of CPU, of what runs and of what has ended and was waited for."""
-    mine = os.times()
-    running = sum(process.ticks for process in processes)
-    return running / _CLOCK + mine.children_user + mine.children_system
+class Time:
+    """The CPU time of what runs and of what has ended.
+
+    Who waits for a child is told its time. Where nobody waits it is what was seen last; so the
+    larger of both is taken.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[int, int], int] = {}
+        self._gone = 0
+
+    def used(self, processes: list[Process]) -> float:
+        """Return seconds."""
+        seen = {(process.pid, process.began): process.ticks for process in processes}
+        self._gone += sum(ticks for each, ticks in self._seen.items() if each not in seen)
+        self._seen = seen
+        mine = os.times()
+        told = sum(process.ticks + process.waited for process in processes)
+        return max(
+            (self._gone + sum(seen.values())) / _CLOCK,
+            told / _CLOCK + mine.children_user + mine.children_system,
+        )
 
 
 def memory(processes: list[Process], limit: int) -> int:
@@ -90,23 +108,29 @@ class Directory:
 
     def _measure(self, processes: list[Process]) -> Iterator[int]:
         """Yield the bytes of each file, once if it has several names or none."""
-        seen: set[int] = set()
+        seen: set[tuple[int, int]] = set()
         for process in processes:
-            for found in _nameless(process.pid, self._path):
-                if found.st_ino not in seen:
-                    seen.add(found.st_ino)
+            for found in _nameless(process.pid):
+                if (found.st_dev, found.st_ino) not in seen:
+                    seen.add((found.st_dev, found.st_ino))
                     yield _size(found)
         folders = [self._path]
         while folders:
-            with suppress(OSError), os.scandir(folders.pop()) as entries:
+            folder = folders.pop()
+            if len(os.fsencode(folder)) > DEEP:
+                yield self._limit + 1
+            with suppress(OSError), os.scandir(folder) as entries:
                 for entry in entries:
-                    found = entry.stat(follow_symlinks=False)
+                    try:
+                        found = entry.stat(follow_symlinks=False)
+                    except OSError:
+                        continue  # gone meanwhile
                     if stat.S_ISDIR(found.st_mode):
                         folders.append(entry.path)
                     elif found.st_nlink > 1:
-                        if found.st_ino in seen:
+                        if (found.st_dev, found.st_ino) in seen:
                             continue
-                        seen.add(found.st_ino)
+                        seen.add((found.st_dev, found.st_ino))
                     yield _size(found)
 
 
@@ -115,12 +139,11 @@ def _size(found: os.stat_result) -> int:
     return _BLOCK * (found.st_blocks + 1)
 
 
-def _nameless(pid: int, path: str) -> Iterator[os.stat_result]:
-    """Yield the files that a process holds open on a file system, and that nobody can find."""
+def _nameless(pid: int) -> Iterator[os.stat_result]:
+    """Yield the files that a process holds open and nobody can find, those in memory too."""
     with suppress(OSError):
-        device = os.stat(path).st_dev
         for name in os.listdir(f"/proc/{pid}/fd"):
             with suppress(OSError):
                 found = os.stat(f"/proc/{pid}/fd/{name}")
-                if stat.S_ISREG(found.st_mode) and not found.st_nlink and found.st_dev == device:
+                if stat.S_ISREG(found.st_mode) and not found.st_nlink:
                     yield found

@@ -16,8 +16,11 @@ from typing import Any
 import pytest
 from codex_cli_bin import bundled_codex_path
 from git_server import GitServer
+from github_server import GitHubServer
 from model_server import MODEL, ModelServer, Script, make_codex_home
+from publishing import SCRIPT, Publishing
 
+from moonmind_queue import connect
 from moonmind_queue.codex_worker.codex import Codex
 from moonmind_queue.codex_worker.handlers import CodexExec
 from moonmind_queue.codex_worker.publish import Identity
@@ -220,3 +223,27 @@ def job() -> Callable[..., ClaimedJob]:
 def recorder() -> Recorder:
     """A context made by hand."""
     return Recorder()
+
+
+@pytest.fixture
+def publishing(tmp_path: Path, demo: Path, fresh: str) -> Iterator[Publishing]:
+    """All of it."""
+    home, script = tmp_path / "home", list(SCRIPT)
+    home.mkdir()
+    with (
+        GitServer(demo) as remote,
+        GitHubServer(tmp_path) as github,
+        ModelServer(lambda _: script) as model,
+        connect(fresh) as queue,
+    ):
+        codex = make_codex_home(tmp_path / "codex", model.base_url, bundled_codex_path())
+        rewrite = f'[url "{remote.url("")}"]\n\tinsteadOf = https://github.com/acme/\n'
+        (home / ".gitconfig").write_text(rewrite)
+        environ = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(home),
+            "CODEX_HOME": str(codex),
+            "GH_CONFIG_DIR": str(github.config),
+            "GITHUB_TOKEN": "ghp_" + "A1b2C3d4" * 5,
+        }
+        yield Publishing(tmp_path, fresh, queue, demo / "demo.git", github, environ, script)

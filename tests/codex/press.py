@@ -21,20 +21,29 @@ from moonmind_queue.codex_worker.handlers import CodexExec
 from moonmind_queue.codex_worker.publish import Identity
 
 
-def work(dsn: str, environ: dict[str, str], workdir: str, model: str) -> bool:
-    """Run one job as a worker does; says whether there was one."""
+def executor(surroundings: dict[str, Any]) -> CodexExec:
+    """Return the executor of a worker with these surroundings."""
     codex = Codex(
-        environ=environ, program=None, sandbox="workspace-write", model=model, effort=None
+        environ=surroundings["environ"],
+        program=None,
+        sandbox="workspace-write",
+        model=surroundings["model"],
+        effort=None,
     )
-    executor = CodexExec(
+    return CodexExec(
         codex,
-        workdir=Path(workdir),
+        workdir=Path(surroundings["workdir"]),
         run_timeout=60,
         idle_timeout=60,
         artifact_max_bytes=10 * 1024 * 1024,
         identity=Identity(name="Moonmind", email="moonmind@example.org"),
     )
-    return Worker(dsn, {"codex_exec": executor}, name="press").run_once()
+
+
+def work(surroundings: dict[str, Any]) -> bool:
+    """Run one job as a worker does; says whether there was one."""
+    kinds = {"codex_exec": executor(surroundings)}
+    return Worker(surroundings["dsn"], kinds, name="press").run_once()
 
 
 def die_at(moment: int) -> None:
@@ -64,6 +73,6 @@ def die_at(moment: int) -> None:
 
 
 if __name__ == "__main__":
-    surroundings = json.loads(Path(sys.argv[1]).read_text())
+    given = json.loads(Path(sys.argv[1]).read_text())
     die_at(int(sys.argv[2]))
-    work(**surroundings)
+    work(given)

@@ -2,11 +2,26 @@
 
 import base64
 import json
-from urllib.parse import quote
+import os
+import re
+from collections.abc import Callable
+from itertools import pairwise
+from urllib.parse import quote, quote_plus
 
 import pytest
+from hypothesis import given, settings
+from hypothesis.strategies import (
+    binary,
+    booleans,
+    characters,
+    integers,
+    lists,
+    sampled_from,
+    text,
+)
 
-from moonmind_queue.redact import Redactor, environment_secrets, stored_secrets
+from moonmind_queue.executors.lines import Lines
+from moonmind_queue.redact import PLACEHOLDER, Redactor, environment_secrets, stored_secrets
 
 SECRET = 'p/w"d+ with ü'
 
@@ -116,3 +131,73 @@ def test_stored() -> None:
         "list": [{"http_headers": {"Authorization": "key-4"}}],
     }
     assert set(stored_secrets(tree)) == {"key-1", "key-2", "key-3", "key-4"}
+
+
+def lowered(text: str) -> str:
+    """Quote as programs do that write hexadecimal digits in lower case."""
+    return re.sub("%..", lambda match: match[0].lower(), quote(text, safe=""))
+
+
+SPELLINGS: list[Callable[[str], str]] = [
+    str,
+    quote,
+    lowered,
+    quote_plus,
+    lambda text: quote(text, safe=""),
+    lambda text: json.dumps(text)[1:-1],
+    lambda text: json.dumps(text, ensure_ascii=False)[1:-1],
+    lambda text: json.dumps(text)[1:-1].replace("/", r"\/"),
+    lambda text: json.dumps(json.dumps(text)[1:-1])[1:-1],
+]
+EXAMPLES = 100_000 if os.environ.get("MOONMIND_PROVE") else 500
+# Anything that an environment variable can hold, but line breaks: each line counts by itself.
+secrets = (
+    text(characters(exclude_categories=("Cc", "Zl", "Zp", "Cs")), min_size=6, max_size=40)
+    .map(str.strip)
+    .filter(lambda value: len(value) >= 6)
+    .filter(
+        lambda value: not any(f in PLACEHOLDER for f in (value, *(s(value) for s in SPELLINGS)))
+    )
+)
+noise = binary(max_size=40).map(lambda data: data.replace(b"\n", b" "))
+
+
+def printed(secrets: list[str], data: bytes, cuts: list[int]) -> bytes:
+    """Return what becomes of a program's output that comes in pieces."""
+    redactor, output = Redactor(secrets), list[bytes]()
+    lines = Lines(lambda line: output.append(redactor.line(line)))
+    for start, end in pairwise([0, *sorted({cut % (len(data) + 1) for cut in cuts}), len(data)]):
+        lines.feed(data[start:end])
+    lines.end()
+    return b"\n".join(output)
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(
+    lists(secrets, min_size=1, max_size=3),
+    sampled_from(SPELLINGS),
+    noise,
+    noise,
+    lists(integers(0)),
+)
+def test_no_spelling_gets_through(
+    held: list[str], spell: Callable[[str], str], before: bytes, after: bytes, cuts: list[int]
+) -> None:
+    """Whatever the secret is, stands around it, breaks the UTF-8, or cuts the output to pieces."""
+    spelt = spell(held[0]).encode()
+
+    assert spelt not in printed(held, before + spelt + after, cuts)
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(secrets, binary(max_size=7), binary(max_size=7), booleans(), lists(integers(0)))
+def test_no_base64_gets_through(
+    secret: str, before: bytes, after: bytes, url: bool, cuts: list[int]
+) -> None:
+    """Wherever the secret lies in what was encoded: no character that it alone decides is left."""
+    encode = base64.urlsafe_b64encode if url else base64.b64encode
+    encoded = encode(before + secret.encode() + after)
+    end = len(before) + len(secret.encode())
+    own = encoded[-(-len(before) * 8 // 6) : end * 8 // 6]
+
+    assert own not in printed([secret], encoded, cuts)

@@ -1,20 +1,25 @@
 """The command ``moonmind-codex-worker``, with a real queue, the real Codex and the real git."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import press
 import psycopg
 import pytest
 from codex_cli_bin import bundled_codex_path
 from model_server import MODEL, ModelServer, make_codex_home, patch, say, shell
 
 from moonmind_queue._daemon import stop_on_signals
+from moonmind_queue.codex_worker.gh import GitHubUnavailable
 from moonmind_queue.codex_worker.worker import CodexWorkerConfig
 from moonmind_queue.errors import SettingsError
 from moonmind_queue.queue import connect
@@ -31,7 +36,7 @@ class Station:
     """The surroundings of a worker process."""
 
     def __init__(self, folder: Path, dsn: str) -> None:
-        self.dsn = dsn
+        self.dsn, self.folder = dsn, folder
         self.environ = {
             "PATH": os.environ["PATH"],
             "HOME": os.environ["HOME"],
@@ -295,3 +300,76 @@ def test_config(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOONMIND_POLL_INTERVAL_MS", "soon")
     with pytest.raises(SettingsError, match="MOONMIND_POLL_INTERVAL_MS"):
         CodexWorkerConfig.load()
+
+
+def programs(folder: Path, *names: str) -> str:
+    """Return a PATH with these programs only."""
+    path = folder / "programs"
+    path.mkdir()
+    for name in names:
+        (path / name).symlink_to(str(shutil.which(name)))
+    return str(path)
+
+
+def test_doctor(logged_in: Station) -> None:
+    """All that a worker needs, each with what was found; exit status 0 where nothing is missing."""
+    ended = logged_in.run("doctor", "--json", MOONMIND_LISTEN_DATABASE_URL="none")
+    found = json.loads(ended.stdout)
+    assert (ended.returncode, [each["check"] for each in found if not each["ok"]]) == (0, [])
+    assert [each["check"] for each in found] == [
+        *("settings", "database", "schema", "notifications", "work folder", "git"),
+        *("codex", "codex login", "codex sandbox", "gh"),
+    ]
+    assert "workspace-write" in ended.stdout
+
+
+def test_doctor_finds_what_is_wrong(station: Station) -> None:
+    """Everything at once, with the way out, and no secret; exit status 1."""
+    ended = station.run(
+        "doctor",
+        DATABASE_URL="postgresql://u:the-password@127.0.0.1:1/x",
+        GITHUB_TOKEN="a-token-of-nobody",
+        PATH=programs(station.folder, "true"),
+    )
+    assert ended.returncode == 1
+    wrong = {line[:14].strip(): line for line in ended.stdout.splitlines() if " wrong " in line}
+    assert {*wrong} == {"database", "schema", "notifications", "git", "codex login", "gh"}
+    assert "git is not installed" in wrong["git"]
+    assert "unset the token" in wrong["gh"]
+    assert "the-password" not in ended.stdout
+    assert "a-token-of-nobody" not in ended.stdout
+
+
+def test_a_work_folder_that_cannot_be_written_is_found(station: Station) -> None:
+    """With the setting that names another."""
+    blocked = station.folder / "file"
+    blocked.write_text("")
+    ended = station.run("doctor", MOONMIND_WORKDIR=str(blocked / "work"))
+    assert "set MOONMIND_WORKDIR" in ended.stdout
+
+
+def test_gh_is_logged_in_before_the_first_claim(publishing: Any) -> None:
+    """With the token on standard input; nothing of it is left, and gh and git are asked first."""
+    executor = press.executor(publishing.surroundings)
+    before = set(Path(tempfile.gettempdir()).iterdir())
+    executor.check()
+    assert publishing.github.tokens == {f"token {publishing.environ['GITHUB_TOKEN']}"}
+    left = set(Path(tempfile.gettempdir()).iterdir()) - before
+    assert not [each for each in left if each.name.startswith("moonmind-gh-")]
+
+
+def test_a_token_that_is_refused_keeps_the_worker_from_starting(publishing: Any) -> None:
+    """The token itself is not in the message."""
+    publishing.github.fail(401, "Bad credentials")
+    with pytest.raises(
+        GitHubUnavailable, match="gh auth login failed with GITHUB_TOKEN"
+    ) as refusal:
+        press.executor(publishing.surroundings).check()
+    assert publishing.environ["GITHUB_TOKEN"] not in str(refusal.value)
+
+
+def test_a_token_without_gh_keeps_the_worker_from_starting(publishing: Any) -> None:
+    """It says what to install, or to leave out."""
+    publishing.environ["PATH"] = programs(publishing.folder, "git", "true")
+    with pytest.raises(GitHubUnavailable, match="gh is not installed"):
+        press.executor(publishing.surroundings).check()

@@ -126,6 +126,11 @@ def test_the_guide_to_shell_jobs_shows_what_happens(environment, tmp_path):
     check("docs/shell.md", environment, tmp_path)
 
 
+def test_the_guide_to_codex_jobs_shows_what_happens(environment, tmp_path):
+    """Every command of docs/codex.md runs in order on one database and prints what stands there."""
+    check("docs/codex.md", environment, tmp_path)
+
+
 def test_the_guide_to_failures_shows_what_happens_and_every_rule(environment, tmp_path, queue):
     """Every command of docs/failures.md prints what stands there; its table is the database's."""
     check("docs/failures.md", environment, tmp_path)

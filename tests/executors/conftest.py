@@ -5,10 +5,11 @@ The context stands for the worker, so no database is needed here.
 
 import os
 import random
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 
 from moonmind_queue.errors import InvalidPayload
-from moonmind_queue.executors import Outcome
+from moonmind_queue.executors import Outcome, confined
 from moonmind_queue.executors.confined import Limits
 from moonmind_queue.executors.shell import MB, Shell
 from moonmind_queue.model import ClaimedJob
@@ -181,6 +182,7 @@ class Word:
     """A word that no other process has on its command line."""
 
     def __init__(self) -> None:
+        self.gone: set[int] = set()  # who has been seen alive
         self.text = f"{random.uniform(1000, 2000):.9f}"  # noqa: S311 - also a time to sleep
 
     def __str__(self) -> str:
@@ -193,6 +195,7 @@ class Word:
             with suppress(OSError):
                 if self.text.encode() in each.read_bytes():
                     found.append(int(each.parent.name))
+        self.gone.update(found)
         return found
 
 
@@ -200,3 +203,44 @@ class Word:
 def word() -> Word:
     """A word to find processes by."""
     return Word()
+
+
+@pytest.fixture
+def wardens(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Have wardens run other code, in which ``warden``, ``fence`` and ``tree`` are modules."""
+
+    def run(code: str) -> None:
+        start, main, _ = confined._BOOTSTRAP.partition("from moonmind_queue")
+        assert main
+        modules = "from moonmind_queue.executors import fence, tree, warden"
+        monkeypatch.setattr(confined, "_BOOTSTRAP", f"{start}{modules}\n{code}\n")
+
+    return run
+
+
+KERNELS = {
+    "this": "",
+    "without-landlock": "fence.enter = lambda: False",
+    "without-lists": "fence.enter = lambda: False; tree._LISTED = False",
+}
+
+
+@pytest.fixture(params=KERNELS)
+def kernel(request: pytest.FixtureRequest, wardens: Callable[[str], None]) -> str:
+    """Have wardens do without what some kernels lack; the name of what that is like."""
+    wardens(f"{KERNELS[request.param]}\nwarden.main()")
+    return str(request.param)
+
+
+FENCE = """
+import ctypes, sys
+from moonmind_queue.executors import fence
+ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)
+sys.exit(not fence.enter())
+"""
+
+
+@pytest.fixture(scope="session")
+def can_fence() -> bool:
+    """Whether this kernel can keep the signals of a program to what it has started."""
+    return subprocess.run([sys.executable, "-c", FENCE], check=False).returncode == 0

@@ -157,6 +157,25 @@ def test_what_anybody_may_replace_is_refused(bench):
     start(bench, str(tool))
 
 
+def test_what_anybody_may_have_put_there_is_refused(bench, monkeypatch):
+    """In a directory like /tmp a program has to be our own or root's; a link to one as well."""
+    shared = bench.folder / "shared"
+    tool = bench.program("tool", "echo", shared)
+    link = shared / "link"
+    link.symlink_to("/bin/sh")
+    shared.chmod(0o1777)
+    for each in (tool, link):
+        start(bench, str(each))
+        if os.getuid():
+            monkeypatch.setattr("os.getuid", lambda: 12345)
+        else:
+            os.chown(each, 12345, 12345, follow_symlinks=False)
+
+        with pytest.raises(SettingsError, match=f"{each}: anybody may have put {each} there$"):
+            start(bench, str(each))
+        monkeypatch.undo()
+
+
 def test_relative_directories_of_path_are_passed_over(bench, monkeypatch):
     """A name is never looked up where the worker happens to stand."""
     bench.program("here", "echo", bench.folder / "here")

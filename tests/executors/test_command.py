@@ -51,6 +51,7 @@ def test_the_payload_is_stored_as_it_is():
         ({"cmd": ["git", "a\0b"]}, r"cmd\[1\]: must not hold a NUL character"),
         ({"cmd": ["git", "\ud800"]}, r"cmd\[1\]: holds a character that UTF-8 cannot express"),
         ({"cmd": ["git", "x" * COMMAND_LIMIT]}, "cmd: must not have more than 100000 bytes"),
+        ({"cmd": "'" + "x " * COMMAND_LIMIT}, "cmd: must not have more than 100000 bytes"),
         ({"cmd": "x", "timeout": 0}, "timeout: must be a number of seconds above 0, not 0"),
         ({"cmd": "x", "timeout": -1}, "timeout: must be a number"),
         ({"cmd": "x", "timeout": "60"}, "timeout: must be a number of seconds above 0, not '60'"),

@@ -1,8 +1,12 @@
 """A program and its warden, below the executor: how they start, end and report."""
 
+import os
+import shutil
+import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -86,8 +90,9 @@ def test_a_signal_reaches_the_whole_group(tmp_path):
         stop.set()
 
     ended = run(
-        ["sh", "-c", script], cwd=tmp_path, env={}, stdout=take, stderr=take, stop=stop,
-        interrupt=15, launch=Warden(
+        ["sh", "-c", script], cwd=tmp_path, env={}, stdout=take, stop=stop, interrupt=15,
+        stderr=lambda _: None,  # some shells tell there what became of whom
+        launch=Warden(
             limits=LIMITS, folder=tmp_path, program=SH, identity=identify(SH.stat())
         ),
     )  # fmt: skip
@@ -154,3 +159,77 @@ def test_a_killed_worker_takes_all_along(tmp_path, word):
         worker.wait()
 
     eventually(lambda: not word.alive())
+
+
+def test_a_program_signals_what_it_has_started_and_nobody_else(tmp_path, can_fence):
+    """Neither its warden nor its worker; where the kernel does not know how, that is told apart."""
+    script = "sleep 600 & for pid in $! $PPID $0; do kill -0 $pid 2> /dev/null && echo $pid; done"
+
+    _, lines = confined(["sh", "-c", script, str(os.getpid())], tmp_path)
+
+    assert len(lines) == (1 if can_fence else 3)
+
+
+# --- a warden that is gone -----------------------------------------------------------------------
+
+
+def lose_warden(script, word, folder, kill=True):
+    """Run a script in bash, kill its warden when it says so; returns how it ended, and seconds."""
+    bash = Path(shutil.which("bash")).resolve()
+
+    def take(line):
+        if kill:
+            os.kill(int(line), signal.SIGKILL)
+
+    begin = time.monotonic()
+    ended = run(
+        ["bash", "-c", script], cwd=folder, env={"HOME": f"/{word}", "PATH": os.environ["PATH"]},
+        stdout=take, stderr=take, markers=lambda: [f"HOME=/{word}"],
+        launch=Warden(limits=LIMITS, folder=folder, program=bash, identity=identify(bash.stat())),
+    )  # fmt: skip
+    return ended, time.monotonic() - begin
+
+
+def test_without_its_warden_a_program_is_ended_by_its_mark(tmp_path, word):
+    """Whoever killed it, the worker ends what carries the mark of the run."""
+    ended, _ = lose_warden(f"setsid sleep {word} & echo $PPID; sleep {word}", word, tmp_path)
+
+    assert (ended.end, ended.returncode) == (End.EXITED, -9)
+    assert not word.alive()
+
+
+def test_a_warden_that_is_lost_before_it_could_tell(tmp_path, word, wardens):
+    """The program runs, the warden has not said so yet and is gone: nobody waits for ever."""
+    wardens(f"""
+import os, signal
+write = os.write
+def die(report, line):
+    while line.startswith(b"started"):
+        if os.path.exists("{tmp_path}/on"):
+            os.kill(os.getpid(), signal.SIGKILL)
+    return write(report, line)
+os.write = die
+warden.main()""")
+
+    script = f"setsid sleep {word} & touch on; sleep {word}"
+    ended, _ = lose_warden(script, word, tmp_path, kill=False)
+
+    assert ended.returncode == -9
+    assert not word.alive()
+
+
+def test_a_program_that_holds_the_other_end_of_the_report(tmp_path, word):
+    """A program of root can open what its warden has open; the worker does not wait for it."""
+    script = f"""
+for each in /proc/$PPID/fd/*; do
+    case $(readlink "$each") in pipe:*) exec {{held}}<>"$each" ;; esac
+done
+env -i setsid sleep {word} & echo $PPID; sleep {word}"""
+    try:
+        ended, seconds = lose_warden(script, word, tmp_path)
+
+        assert ended.returncode == -9
+        assert seconds < 10
+    finally:
+        for pid in word.alive():  # without a warden and without a mark
+            os.kill(pid, signal.SIGKILL)

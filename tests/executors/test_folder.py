@@ -1,11 +1,12 @@
 """The directory of an attempt is fresh, and is gone afterwards whatever is in it."""
 
 import os
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from moonmind_queue.executors.folder import Folder, remove_tree
+from moonmind_queue.executors.folder import Folder, remove_leftovers, remove_tree
 
 LEVELS = 3000  # deeper than Python recurses, and than any path may be long
 
@@ -34,6 +35,18 @@ def test_a_lock_is_never_taken_through_a_link(tmp_path: Path):
     with pytest.raises(OSError, match="symbolic links"):
         lock(tmp_path)
     assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("name", ["²", "٣", "1a", "-1", "9" * 250])
+def test_names_that_are_no_numbers_are_somebody_elses(tmp_path: Path, name: str):
+    """A program that may write above its directory cannot have the next start fail."""
+    other = tmp_path / "7" / name
+    other.mkdir(parents=True)
+
+    remove_leftovers(tmp_path, timedelta(days=1))
+    Folder.create(tmp_path, 7, 2).close()
+
+    assert other.exists() == (name != "9" * 250)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from moonmind_queue.errors import ArtifactTooLarge, LeaseLost
+from moonmind_queue.errors import ArtifactTooLarge, LeaseLost, SettingsError
 from moonmind_queue.executors import Block, Retry, Stopped, find
 from moonmind_queue.executors.shell import MB, Shell
 from moonmind_queue.settings import Settings
@@ -48,13 +48,11 @@ def test_the_environment_is_built_from_nothing(bench, monkeypatch):
 
 def test_descriptors_signals_and_streams(bench):
     """A program has three descriptors, an empty input, no terminal and no signal in its way."""
-    ended = bench.bash(
-        "ls /proc/$$/fd | tr '\\n' ' '; cat; tty; grep -E 'Sig(Blk|Ign)' /proc/self/status"
-    )
+    ended = bench.bash("ls /proc/$$/fd; cat; tty; grep -E 'Sig(Blk|Ign)' /proc/self/status")
 
     zeros = "0" * 16
-    assert re.sub(r"255 ", "", ended.context.stdout).splitlines() == [
-        "0 1 2 not a tty", f"SigBlk:\t{zeros}", f"SigIgn:\t{zeros}",
+    assert ended.context.stdout.splitlines() == [
+        "0", "1", "2", "not a tty", f"SigBlk:\t{zeros}", f"SigIgn:\t{zeros}",
     ]  # fmt: skip
 
 
@@ -303,3 +301,20 @@ def test_the_executor_of_a_worker(bench, monkeypatch, tmp_path):
 def test_a_machine_that_can_watch_over_programs_passes_the_check(bench):
     """The check starts a program under a warden, once."""
     bench.shell("true").check()
+
+
+@pytest.mark.parametrize(
+    ("warden", "reason"),
+    [
+        ("raise SystemExit('no such module')", "no warden: no such module"),
+        ("tree.below = None\nwarden.main()", "is /proc mounted?"),
+    ],
+)
+def test_a_machine_that_cannot_watch_over_programs_is_refused(bench, wardens, warden, reason):
+    """A warden that does not start, or falls over the first look, is told before any claim."""
+    wardens(warden)
+
+    with pytest.raises(
+        SettingsError, match=re.escape(f"cannot watch over programs here: {reason}")
+    ):
+        bench.shell("true").check()
