@@ -16,7 +16,7 @@ from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 from moonmind_queue._live_log import LiveLog, Piece
 from moonmind_queue.errors import DatabaseUnavailable, InvalidPayload, LeaseLost, QueueError
 from moonmind_queue.executors import Block, CoolDown, Fail, Retry, Runner, Stopped, Unfit
-from moonmind_queue.model import ClaimedJob, Step
+from moonmind_queue.model import Artifact, ClaimedJob, Step
 from moonmind_queue.queue import Queue
 
 log = structlog.get_logger()
@@ -225,18 +225,26 @@ class JobContext:
         """Write that it has happened; waits a while for a database that is away."""
         self._persist(step, lambda queue: queue.end_step(self._job, step, content, data))
 
+    def hear(self, *, everything: bool = False) -> list[str]:
+        """Take what was said to the agent; waits a while for a database that is away."""
+        return self._persist("hear", lambda queue: queue.hear(self._job, everything=everything))
+
     def fetch(self, sha256: str, target: Path) -> bool:
         """Write an artifact of this job to a file; False when there is none."""
 
         def read(queue: Queue) -> bool:
-            for each in queue.artifacts(self._job.id):
-                if each.sha256 == sha256:
-                    with target.open("wb") as file:
-                        file.writelines(queue.read_artifact(each))
-                    return True
-            return False
+            found = (each for each in queue.artifacts(self._job.id) if each.sha256 == sha256)
+            return _write(queue, next(found, None), target)
 
         return self._persist("fetch", read)
+
+    def latest(self, name: str, target: Path) -> bool:
+        """Write the newest artifact of a name to a file; False when there is none."""
+
+        def read(queue: Queue) -> bool:
+            return _write(queue, queue.latest_artifact(self._job.id, name), target)
+
+        return self._persist(name, read)
 
     def attach(
         self, name: str, source: Path | bytes, content_type: str = "application/octet-stream"
@@ -260,3 +268,11 @@ class JobContext:
             except (DatabaseUnavailable, PoolTimeout) as error:
                 if time.monotonic() > patience or self.stop.wait(1):
                     raise DatabaseUnavailable(f"{what} was not stored: {error}") from error
+
+
+def _write(queue: Queue, artifact: Artifact | None, target: Path) -> bool:
+    if artifact is None:
+        return False
+    with target.open("wb") as file:
+        file.writelines(queue.read_artifact(artifact))
+    return True

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 from psycopg.rows import class_row
 from psycopg.sql import SQL
 
-from moonmind_queue._calls import Call, nothing, value
-from moonmind_queue._values import to_json
-from moonmind_queue.model import ClaimedJob, Step
+from moonmind_queue._calls import Call, nothing, value, view
+from moonmind_queue._values import storable, to_json
+from moonmind_queue.model import Artifact, ClaimedJob, Step
 
 
 class _Begun(NamedTuple):
@@ -81,6 +81,46 @@ def pushed(job_id: int) -> Call[list[str]]:
             " where job_id = %(job)s and step = 'push' order by begun_at"
         ).as_bytes(),
         values={"job": job_id},
+        row=class_row(_Content),
+        read=lambda rows: [row.content for row in rows],
+    )
+
+
+def latest_artifact(job_id: int, name: str) -> Call[Artifact | None]:
+    """Return the newest artifact of a name since a person last retried the job, if there is one."""
+    return view(
+        Artifact,
+        "job_artifact",
+        "where job_id = %(job)s and name = %(name)s and created_at > coalesce((select max(at)"
+        " from moonmind_queue.job_history where job_id = %(job)s and type = 'retried'),"
+        " '-infinity') order by id desc limit 1",
+        lambda found: found[0] if found else None,
+        job=job_id,
+        name=name,
+    )
+
+
+def say(job_id: int, text: str) -> Call[int]:
+    """Say something to the agent at work on a job, and return the message's number.
+
+    It is heard when the agent's turn is over, or when the next attempt begins. Raises
+    ``JobNotFound``, ``WrongState`` for a job that has ended, ``InvalidArgument`` for no text or
+    more than 16 KiB.
+    """
+    return value("say", int, job_id=job_id, text=storable(text))
+
+
+def hear(job: ClaimedJob, *, everything: bool = False) -> Call[list[str]]:
+    """Take what was said to the agent of a job since the last time; ``LeaseLost``.
+
+    With ``everything`` also what earlier attempts have heard.
+    """
+    return Call(
+        source="hear",
+        statement=SQL(
+            "select content from moonmind_queue.hear(%(job)s, %(token)s, %(everything)s)"
+        ).as_bytes(),
+        values={"job": job.id, "token": job.token, "everything": everything},
         row=class_row(_Content),
         read=lambda rows: [row.content for row in rows],
     )

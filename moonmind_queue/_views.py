@@ -401,6 +401,19 @@ class JobPublication(View):
     over: Mapped[bool]
 
 
+class JobMessage(View):
+    """What was said to the agent at work on a job."""
+
+    __tablename__ = "job_message"
+
+    id: Mapped[BigInt] = mapped_column(primary_key=True)
+    job_id: Mapped[BigInt]
+    said_at: Mapped[datetime]
+    said_by: Mapped[str]
+    content: Mapped[str]
+    heard_at: Mapped[datetime | None]
+
+
 class FailureOverview(View):
     """What a failure means, by what a program printed."""
 

@@ -254,6 +254,9 @@ class Queue:
     end_step = _calls.method(_steps.end_step)
     steps = _calls.method(_steps.steps)
     pushed = _calls.method(_steps.pushed)
+    latest_artifact = _calls.method(_steps.latest_artifact)
+    say = _calls.method(_steps.say)
+    hear = _calls.method(_steps.hear)
 
     # --- operate ---------------------------------------------------------------------------
 

@@ -51,6 +51,7 @@ grant execute on function
     moonmind_queue.held_by(text),
     moonmind_queue.begin_step(bigint, bigint, text, text, jsonb),
     moonmind_queue.end_step(bigint, bigint, text, text, jsonb),
+    moonmind_queue.hear(bigint, bigint, boolean),
     moonmind_queue.start(bigint, bigint),
     moonmind_queue.renew(bigint[], bigint[], interval),
     moonmind_queue.complete(bigint, bigint, jsonb),
@@ -84,6 +85,7 @@ grant execute on function
     moonmind_queue.set_timeout(text, interval),
     moonmind_queue.set_failure_rule(text, text, text, text, integer, interval, integer, boolean, text),
     moonmind_queue.drop_failure_rule(text),
+    moonmind_queue.say(bigint, text),
     moonmind_queue.set_backoff(text, interval, interval, double precision),
     moonmind_queue.set_policy(text, text[], text[], text[], text[], text[], text[], bigint),
     moonmind_queue.drop_policy(text),
@@ -117,7 +119,8 @@ grant execute on function moonmind_queue.maintain(integer) to moonmind_worker, m
 grant execute on function moonmind_queue.set_retention(interval) to moonmind_operator;
 
 grant select on moonmind_queue.agentmux_task, moonmind_queue.agentmux_event, moonmind_queue.agentmux_dag,
-    moonmind_queue.agentmux_member, moonmind_queue.job_publication
+    moonmind_queue.agentmux_member, moonmind_queue.job_publication,
+    moonmind_queue.job_message
 to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 
 grant select on moonmind_queue.failure_overview

@@ -45,6 +45,7 @@ begin
         delete from event where job_id = any (v_ids);
         delete from dependency where job_id = any (v_ids);
         delete from dag_task where job_id = any (v_ids);
+        delete from message where job_id = any (v_ids);
         delete from publication where job_id = any (v_ids);
         delete from follow_up where job_id = any (v_ids);
         delete from origin where job_id = any (v_ids);

@@ -580,6 +580,21 @@ create table moonmind_queue.enqueued (
 comment on table moonmind_queue.enqueued
 is 'The jobs of logins that have an allowance: those of the last 24 hours, and older ones that are unfinished.';
 
+create table moonmind_queue.message (
+    id       bigint generated always as identity primary key,
+    job_id   bigint      not null,
+    said_at  timestamptz not null,
+    said_by  text        not null,
+    content  text        not null,
+    heard_at timestamptz
+);
+
+create index message_job_idx on moonmind_queue.message (job_id, id);
+
+comment on table moonmind_queue.message is 'What people say to the agents at work on jobs.';
+comment on column moonmind_queue.message.said_by is 'The role that said it.';
+comment on column moonmind_queue.message.heard_at is 'When an attempt took it, to tell its agent.';
+
 create table moonmind_queue.failure_rule (
     name    text     primary key,
     place   integer  not null,

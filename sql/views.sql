@@ -503,6 +503,12 @@ from moonmind_queue.publication;
 
 comment on view moonmind_queue.job_publication is 'What jobs did outside of this database, or began to do; order by job_id, begun_at.';
 
+create or replace view moonmind_queue.job_message as
+select id, job_id, said_at, said_by, content, heard_at
+from moonmind_queue.message;
+
+comment on view moonmind_queue.job_message is 'What was said to the agents at work on jobs; order by id.';
+
 create or replace view moonmind_queue.failure_overview as
 select name, place, source, pattern, outcome, rest, most, pauses, advice
 from moonmind_queue.failure_rule;

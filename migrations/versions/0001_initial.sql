@@ -581,6 +581,21 @@ create table moonmind_queue.enqueued (
 comment on table moonmind_queue.enqueued
 is 'The jobs of logins that have an allowance: those of the last 24 hours, and older ones that are unfinished.';
 
+create table moonmind_queue.message (
+    id       bigint generated always as identity primary key,
+    job_id   bigint      not null,
+    said_at  timestamptz not null,
+    said_by  text        not null,
+    content  text        not null,
+    heard_at timestamptz
+);
+
+create index message_job_idx on moonmind_queue.message (job_id, id);
+
+comment on table moonmind_queue.message is 'What people say to the agents at work on jobs.';
+comment on column moonmind_queue.message.said_by is 'The role that said it.';
+comment on column moonmind_queue.message.heard_at is 'When an attempt took it, to tell its agent.';
+
 create table moonmind_queue.failure_rule (
     name    text     primary key,
     place   integer  not null,
@@ -4072,7 +4087,7 @@ security definer
 set search_path = moonmind_queue, pg_temp
 as $$
 declare
-    v_own   constant text[] := '{created,ready,waiting,claimed,started,completed,failed,released,expired,timed_out,cancel_requested,cancelled,blocked,dead_lettered,retried,unlocked,repaired,scheduled,artifact,updated,removed,published}';
+    v_own   constant text[] := '{created,ready,waiting,claimed,started,completed,failed,released,expired,timed_out,cancel_requested,cancelled,blocked,dead_lettered,retried,unlocked,repaired,scheduled,artifact,updated,removed,published,said}';
     v_lease constant lease := _lock_lease(p_job_id, p_token);
 begin
     if p_type is null or p_type !~ '^[a-z][a-z_]{0,62}$' or p_type = any (v_own) then
@@ -4979,6 +4994,37 @@ $$;
 
 comment on function moonmind_queue.fail(bigint, bigint, text, text, interval, text) is 'End an attempt badly; retry, block or fail the job.';
 -- <<<
+-- >>> sql/hear.sql
+-- hear(job, token, all) → the messages for the agent of a job, oldest first, each once; with all those heard before, too.
+--
+-- Contract
+--   * By the lease holder only. all is for who tells an agent that knows nothing of earlier attempts.
+-- Locks     the job, its lease.
+-- Errors    MQ001, MQ002, MQ004.
+create or replace function moonmind_queue.hear(p_job_id bigint, p_token bigint, p_all boolean default false)
+returns table (id bigint, content text)
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    perform _lock_lease(p_job_id, p_token);
+    return query
+    with said as (
+        select message.id, message.content
+        from message
+        where job_id = p_job_id and (heard_at is null or coalesce(p_all, false))
+    ),
+    heard as (
+        update message set heard_at = _now() where job_id = p_job_id and heard_at is null
+    )
+    select said.id, said.content from said order by said.id;
+end;
+$$;
+
+comment on function moonmind_queue.hear(bigint, bigint, boolean) is 'Take what was said to the agent of a job that one holds.';
+-- <<<
 -- >>> sql/held_by.sql
 -- held_by(worker) → the jobs that a worker holds, with the tokens of its leases.
 --
@@ -5363,6 +5409,7 @@ begin
         delete from event where job_id = any (v_ids);
         delete from dependency where job_id = any (v_ids);
         delete from dag_task where job_id = any (v_ids);
+        delete from message where job_id = any (v_ids);
         delete from publication where job_id = any (v_ids);
         delete from follow_up where job_id = any (v_ids);
         delete from origin where job_id = any (v_ids);
@@ -6144,6 +6191,41 @@ end;
 $$;
 
 comment on function moonmind_queue.run_schedule_now(text) is 'Enqueue the job of a schedule by hand.';
+-- <<<
+-- >>> sql/say.sql
+-- say(job, text) → the message's number; something for the agent at work on a job, heard at its next turn.
+--
+-- Contract
+--   * For a job that has not ended: one that runs is told when the agent's turn is over, one that
+--     waits when its next attempt begins.
+-- Locks     the job.
+-- Events    said
+-- Errors    MQ002 no such job; MQ003 a job that has ended; 22023 no text, or above 16 KiB.
+create or replace function moonmind_queue.say(p_job_id bigint, p_text text)
+returns bigint
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_job constant job := _lock_job(p_job_id);
+    v_id  bigint;
+begin
+    if coalesce(p_text, '') !~ '\S' or octet_length(p_text) > 16384 then
+        raise exception 'a message needs a text of at most 16 KiB, and has % bytes', coalesce(octet_length(p_text), 0)
+            using errcode = 'invalid_parameter_value';
+    end if;
+    if v_job.state in ('succeeded', 'failed', 'dead_letter', 'cancelled') then
+        raise exception 'job % has ended: it is %', p_job_id, v_job.state using errcode = 'MQ003';
+    end if;
+    insert into message (job_id, said_at, said_by, content) values (p_job_id, _now(), session_user, p_text)
+    returning id into v_id;
+    perform _log(p_job_id, 'said', p_text, p_data => jsonb_build_object('by', session_user));
+    return v_id;
+end;
+$$;
+
+comment on function moonmind_queue.say(bigint, text) is 'Say something to the agent at work on a job.';
 -- <<<
 -- >>> sql/see_worker.sql
 -- see_worker(id, stopped) → whether it is asked to end; the process is alive, or says that it ends.
@@ -7163,6 +7245,12 @@ from moonmind_queue.publication;
 
 comment on view moonmind_queue.job_publication is 'What jobs did outside of this database, or began to do; order by job_id, begun_at.';
 
+create or replace view moonmind_queue.job_message as
+select id, job_id, said_at, said_by, content, heard_at
+from moonmind_queue.message;
+
+comment on view moonmind_queue.job_message is 'What was said to the agents at work on jobs; order by id.';
+
 create or replace view moonmind_queue.failure_overview as
 select name, place, source, pattern, outcome, rest, most, pauses, advice
 from moonmind_queue.failure_rule;
@@ -7261,6 +7349,7 @@ grant execute on function
     moonmind_queue.held_by(text),
     moonmind_queue.begin_step(bigint, bigint, text, text, jsonb),
     moonmind_queue.end_step(bigint, bigint, text, text, jsonb),
+    moonmind_queue.hear(bigint, bigint, boolean),
     moonmind_queue.start(bigint, bigint),
     moonmind_queue.renew(bigint[], bigint[], interval),
     moonmind_queue.complete(bigint, bigint, jsonb),
@@ -7294,6 +7383,7 @@ grant execute on function
     moonmind_queue.set_timeout(text, interval),
     moonmind_queue.set_failure_rule(text, text, text, text, integer, interval, integer, boolean, text),
     moonmind_queue.drop_failure_rule(text),
+    moonmind_queue.say(bigint, text),
     moonmind_queue.set_backoff(text, interval, interval, double precision),
     moonmind_queue.set_policy(text, text[], text[], text[], text[], text[], text[], bigint),
     moonmind_queue.drop_policy(text),
@@ -7327,7 +7417,8 @@ grant execute on function moonmind_queue.maintain(integer) to moonmind_worker, m
 grant execute on function moonmind_queue.set_retention(interval) to moonmind_operator;
 
 grant select on moonmind_queue.agentmux_task, moonmind_queue.agentmux_event, moonmind_queue.agentmux_dag,
-    moonmind_queue.agentmux_member, moonmind_queue.job_publication
+    moonmind_queue.agentmux_member, moonmind_queue.job_publication,
+    moonmind_queue.job_message
 to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 
 grant select on moonmind_queue.failure_overview

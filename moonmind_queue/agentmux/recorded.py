@@ -62,7 +62,8 @@ class _Copying:
         self._logs: dict[str, BinaryIO | None] = {}  # None: it could not be opened
         self.progress = context.progress
         self.enqueue = context.enqueue
-        self.steps, self.pushed, self.fetch = context.steps, context.pushed, context.fetch
+        self.steps, self.pushed = context.steps, context.pushed
+        self.fetch, self.latest, self.hear = context.fetch, context.latest, context.hear
         self.begin_step, self.end_step = context.begin_step, context.end_step
 
     @property

@@ -48,6 +48,7 @@ for _command in (
     history.events,
     history.logs,
     files.artifacts,
+    operate.say,
     operate.cancel,
     operate.retry,
     operate.unlock,

@@ -31,16 +31,14 @@ SHORTEST = 16  # characters of a token
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
-    default=PORT,
-    show_default=True,
-    help="With --http; 0 is any that is free.",
+    help=f"With --http; 0 is any that is free. [{PORT}]",
 )
 @click.option(
     "--token-env",
     metavar="NAME",
     help="With --http: the variable that holds the token; without it, one is made up and shown.",
 )
-def mcp(name: str, home: Path | None, http: bool, port: int, token_env: str | None) -> None:
+def mcp(name: str, home: Path | None, http: bool, port: int | None, token_env: str | None) -> None:
     """Give agents the queue as tools of an MCP server.
 
     An MCP client starts it and talks to it over standard input and output; with --http you start
@@ -56,8 +54,12 @@ def mcp(name: str, home: Path | None, http: bool, port: int, token_env: str | No
     from moonmind_queue._daemon import hide_environment
     from moonmind_queue.redact import Redactor, environment_secrets
 
+    if home and name == "queue":
+        raise click.UsageError("--home is for state and artifacts: the queue serves no files")
     if token_env and not http:
         raise click.UsageError("--token-env is for --http: over stdio there is no token")
+    if port is not None and not http:
+        raise click.UsageError("--port is for --http: over stdio there is no port")
     token = _token(token_env) if http else None
     redact = Redactor([*environment_secrets(os.environ), *([token] if token else [])]).text
     logs.setup(redact=redact)
@@ -74,7 +76,7 @@ def mcp(name: str, home: Path | None, http: bool, port: int, token_env: str | No
     if token is None:
         server.serve(profile)
     else:
-        _serve_http(profile, port, token, shown=token_env is None)
+        _serve_http(profile, PORT if port is None else port, token, shown=token_env is None)
 
 
 def _token(variable: str | None) -> str:

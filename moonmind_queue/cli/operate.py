@@ -1,6 +1,7 @@
 """Commands that change the schema or step into a job's life."""
 
 import os
+import sys
 from datetime import timedelta
 from typing import Any
 
@@ -42,6 +43,33 @@ def migrate(print_only: bool) -> None:
         if before == after
         else f"the schema is at revision {after} now; it was {before or 'not there'}"
     )
+
+
+@click.command()
+@click.argument("job", type=int)
+@click.argument("text")
+@json_option
+def say(job: int, text: str, as_json: bool) -> None:
+    """Say TEXT to the agent at work on a job: it hears it when its turn is over.
+
+    An agent that is at work goes on in the same conversation; for a job that waits, the next
+    attempt begins with it. With - the text is read from standard input.
+
+    \b
+    Examples:
+      moonmind-queue say 7 "Leave the public interface as it is."
+      moonmind-queue say 7 - < remarks.md
+    """
+    if text == "-":
+        text = sys.stdin.read()
+    with opened() as queue:
+        number = queue.say(job, text)
+        state = queue.get(job).state
+    if as_json:
+        print_json({"id": number, "job": job, "state": state})
+        return
+    when = "when its turn is over" if state == "running" else "when its next attempt begins"
+    click.echo(f"said; the agent hears it {when}")
 
 
 @click.command()

@@ -111,6 +111,10 @@ class Checkout:
         git(self.workspace.repo, "apply", "--cached", "--binary", "--", str(patch), **here)
         return git(self.workspace.repo, "write-tree", quiet=True, **here).decode().strip()
 
+    def apply(self, git: Git, patch: Path) -> None:
+        """Change the work tree as a patch says, all of it or nothing; raises ``GitFailed``."""
+        self._ask(git, "apply", "--binary", "--", str(patch))
+
     def commit(self, git: Git, tree: str, message: str, identity: Mapping[str, str]) -> str:
         """Make the commit of a tree on the base, and return its id; the branches stay."""
         arguments = ("commit-tree", tree, "-p", self.base, "-F", "-")

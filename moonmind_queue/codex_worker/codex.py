@@ -147,9 +147,18 @@ class Codex:
             return  # not logged in with a file; a key in the environment is covered above
 
     def command(
-        self, program: Path, folder: Path, command_home: Path, model: str | None, effort: str | None
+        self,
+        program: Path,
+        folder: Path,
+        command_home: Path,
+        model: str | None,
+        effort: str | None,
+        thread: str | None = None,
     ) -> list[str]:
-        """Return the command line of one run; the instruction is read from stdin."""
+        """Return the command line of one run; what is said to the agent is read from stdin.
+
+        A ``thread`` is resumed: in the same sandbox, which ``exec resume`` by itself does not keep.
+        """
         settings = {
             "approval_policy": "never",
             # Of Codex's own environment the commands get HOME, PATH and the like; HOME is one
@@ -172,7 +181,8 @@ class Codex:
             argv.append(f"--model={model}")
         for name, value in settings.items():
             argv += ["-c", f"{name}={json.dumps(value)}"]  # JSON's scalars are TOML's
-        return [*argv, "-C", str(folder), "-"]
+        argv += ["-C", str(folder)]
+        return [*argv, "resume", thread, "-"] if thread else [*argv, "-"]
 
     def environment(self, home: Path, tmp: Path) -> dict[str, str]:
         """Return the whole environment of Codex for one run."""

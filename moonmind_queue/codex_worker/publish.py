@@ -65,10 +65,11 @@ class Publisher:
         self.journal.stage = "publish"
         commit = self._commit(checkout, tree, facts)
         branch = self._branch()
+        base = self._base(checkout, branch) if self.payload.publish.mode == "pr" else None
         self._push(checkout, branch, commit)
         published = {"branch": branch, "commit": commit}
-        if self.payload.publish.mode == "pr":
-            published["pull_request"] = self._pull_request(checkout, branch, facts)
+        if base is not None:
+            published["pull_request"] = self._pull_request(base, branch, facts)
         self.journal.progress(f"published {branch}", published)
         return published
 
@@ -102,12 +103,16 @@ class Publisher:
                 raise error.outcome from None
         self.context.end_step(PUSH, commit)
 
-    def _pull_request(self, checkout: Checkout, branch: str, facts: dict[str, Any]) -> str:
+    def _base(self, checkout: Checkout, branch: str) -> str:
+        """Return what the pull request is to be merged into: never the branch itself."""
         base = self.payload.publish.base_branch or checkout.default_branch(self.git)
         if base == branch:
             raise Block(
                 f"a pull request from {branch} into itself is none: name another baseBranch"
             )
+        return base
+
+    def _pull_request(self, base: str, branch: str, facts: dict[str, Any]) -> str:
         repository = self.payload.slug
         step = self.context.begin_step(PULL_REQUEST, branch, {"base": base})
         url = str(step.data["url"]) if step.done else self.github.find(repository, branch)

@@ -9,6 +9,7 @@ ends:
 ``logs/codex_exec.log``     what happened, for people
 ``logs/codex_events.jsonl`` Codex's events as it printed them
 ``last_message.md``         the agent's last message
+``codex/``                  what the next attempt goes on from (``session.py``)
 ==========================  ================================================================
 
 Logs that are too large keep beginning and end. A patch is whole or it is nothing: one that
@@ -24,7 +25,7 @@ from typing import Any, Literal
 
 import structlog
 
-from moonmind_queue.codex_worker import publish
+from moonmind_queue.codex_worker import publish, session
 from moonmind_queue.codex_worker.checkout import Changes, Checkout
 from moonmind_queue.codex_worker.codex import Codex
 from moonmind_queue.codex_worker.gh import GitHub
@@ -32,12 +33,14 @@ from moonmind_queue.codex_worker.git import Git, GitFailed
 from moonmind_queue.codex_worker.journal import EVENTS, LOG, Journal
 from moonmind_queue.codex_worker.payload import CodexExecJobPayload
 from moonmind_queue.codex_worker.publish import Identity, Publisher
+from moonmind_queue.codex_worker.session import ROLLOUT, SESSION, Opening, Session
+from moonmind_queue.codex_worker.talk import Talk
 from moonmind_queue.codex_worker.transcript import Transcript
 from moonmind_queue.codex_worker.workspace import Workspace
 from moonmind_queue.errors import LeaseLost
 from moonmind_queue.executors import Block, Context, Fail, Outcome, Retry, Stopped, Unfit
 from moonmind_queue.executors.bounded import BoundedFile
-from moonmind_queue.executors.process import End, run
+from moonmind_queue.executors.process import End
 from moonmind_queue.model import ClaimedJob, Step
 
 PATCH = "patches/changes.patch"
@@ -47,6 +50,8 @@ CONTENT_TYPES = {
     LOG: "text/plain",
     EVENTS: "application/x-ndjson",
     MESSAGE: "text/markdown",
+    ROLLOUT: "application/x-ndjson",
+    SESSION: "application/json",  # last: whoever reads it finds the others
 }
 
 ERROR_LIMIT = 2000  # characters
@@ -114,7 +119,8 @@ class Run:
         checkout: Checkout | None = None
         try:
             checkout = self._check_out(git)
-            self._run_codex(git.deadline, seconds, silence)
+            opening = self._begin(git, checkout)
+            self._run_codex(opening, git.deadline, seconds, silence)
         except Exception as error:
             failure = _outcome(error)
         if checkout is not None:
@@ -223,35 +229,49 @@ class Run:
         )
         return checkout
 
-    def _run_codex(self, deadline: float, seconds: float, silence: float) -> None:
-        """Run Codex to its end; raises the outcome of a run that did not end well."""
-        space, options = self._workspace, self._payload.codex
-        self._journal.stage = "execute"
-        program = self._codex.find()
-        model = options.model or self._codex.model
-        self._facts |= {"codex_version": self._codex.version(program), "model": model}
-        argv = self._codex.command(
-            program, space.repo, space.tmp / "home", options.model, options.effort
-        )
-        self._journal.log(f"$ {' '.join(['codex', *argv[1:]])} < instruction")
+    def _begin(self, git: Git, checkout: Checkout) -> Opening:
+        """Return what to say to the agent, and the thread to resume: the last attempt's, if any."""
+        instruction = self._payload.instruction
+        earlier = Session.earlier(self._context, self._workspace.path)
+        if earlier is None or (earlier.base != checkout.base and not checkout.reused):
+            return Opening(instruction)
+        changed = checkout.reused or self._change(git, checkout, earlier)
+        resumed = earlier.restore(self._context, self._codex.home)
         self._journal.progress(
-            "codex started", {"version": self._facts["codex_version"], "model": model}
+            "going on where the last attempt was cut off",
+            {"thread_id": earlier.thread_id, "resumed": resumed, "changed": changed},
         )
-        ended = run(
-            argv,
-            cwd=space.repo,
-            env={
-                **self._codex.environment(space.home, space.tmp),
-                "MOONMIND_JOB_ID": str(self._job.id),  # for MCP servers whose env_vars has it
-            },
-            stdin=self._payload.instruction.encode(),
-            stdout=self._transcript.stdout,
-            stderr=self._transcript.stderr,
-            stop=self._context.stop,
-            timeout=max(0.0, deadline - time.monotonic()),
-            silence=silence,
-            markers=self._transcript.markers,
+        anew = earlier.retold(instruction, changed=changed)
+        if not resumed:
+            return Opening(anew)
+        return Opening(anew, thread=earlier.thread_id, resumed=earlier.resumed(changed=changed))
+
+    def _change(self, git: Git, checkout: Checkout, earlier: Session) -> bool:
+        """Make the changes of the last attempt again; False where there were none, or it cannot."""
+        patch = self._workspace.path / "earlier.patch"
+        if earlier.patch is None or not self._context.fetch(earlier.patch, patch):
+            return False
+        try:
+            checkout.apply(git, patch)
+        except GitFailed as error:
+            self._journal.progress(f"the last attempt's patch does not apply: {error}")
+            return False
+        return True
+
+    def _run_codex(self, opening: Opening, deadline: float, seconds: float, silence: float) -> None:
+        """Run Codex to its end; raises the outcome of a run that did not end well."""
+        self._journal.stage = "execute"
+        talk = Talk(
+            self._codex,
+            self._workspace,
+            self._payload.codex,
+            self._transcript,
+            self._journal,
+            self._context,
+            self._job.id,
         )
+        self._facts |= talk.facts
+        ended = talk.run(opening, deadline, silence)
         transcript = self._transcript
         self._facts |= {
             "exit_code": ended.returncode,
@@ -269,6 +289,27 @@ class Run:
             said = transcript.error or transcript.complaint or "it gave no reason"
             text = f"codex exec exited with {ended.returncode}: {said}"
             raise Retry(text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"), source="codex")
+
+    def _keep_session(self, failure: Outcome | None) -> None:
+        """Leave what the next attempt can go on from, where another one may come."""
+        early = isinstance(failure, Retry | Stopped | Block) and not isinstance(failure, Unfit)
+        thread, patch = self._transcript.thread_id, self._facts.get("patch", {})
+        if not early or not thread or patch.get("redacted"):
+            return
+        try:
+            session.keep(
+                self._workspace.artifacts,
+                self._codex.home,
+                self._journal,
+                self._limit,
+                patch=self._workspace.artifacts / PATCH,
+                thread_id=thread,
+                base=str(self._facts["base_commit"]),
+                error=str(failure),
+                said=self._message or "",
+            )
+        except OSError as error:
+            self._journal.log(f"the session cannot be kept: {error}")
 
     def _compare(self, checkout: Checkout, git: Git) -> Changes | None:
         """Make the patch; raises when there is one that cannot be kept."""
@@ -337,6 +378,7 @@ class Run:
     ) -> tuple[WorkerExecutionResult, Outcome | None]:
         """Store what there is; what cannot be stored never hides why the run failed."""
         summary = self._summary(changes)
+        self._keep_session(failure)
         self._journal.log(f"{type(failure).__name__.lower()}: {failure}" if failure else summary)
         self._journal.close()
         self._write_message()

@@ -21,6 +21,7 @@ class Transcript:
 
     def __init__(self, journal: Journal, root: Path) -> None:
         self.thread_id: str | None = None
+        self.begun = False  # whether the model was asked
         self.last_message: str | None = None
         self.usage: dict[str, int] = {}
         self.error: str | None = None
@@ -63,6 +64,8 @@ class Transcript:
             case {"type": "thread.started", "thread_id": str(thread_id)}:
                 self.thread_id = thread_id
                 self._journal.progress("thread started", {"thread_id": thread_id})
+            case {"type": "turn.started"}:
+                self.begun = True
             case {"type": "item.started", "item": {"type": "command_execution"} as item}:
                 self._begin(item)
             case {"type": "item.completed", "item": {"type": str(kind)} as item}:

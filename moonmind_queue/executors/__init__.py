@@ -84,6 +84,19 @@ class Context(Protocol):
     def fetch(self, sha256: str, target: Path) -> bool:
         """Write an artifact of this job, from whatever attempt, to a file; False: there is none."""
 
+    def hear(self, *, everything: bool = False) -> Sequence[str]:
+        """Take what people have said to the agent since the last time, in order.
+
+        With ``everything`` also what earlier attempts have heard: for an agent that knows nothing.
+        """
+
+    def latest(self, name: str, target: Path) -> bool:
+        """Write the newest artifact of a name to a file; False: there is none.
+
+        It is an earlier attempt's, if this one has none yet. What was before a person retried the
+        job is not there.
+        """
+
     def attach(
         self, name: str, source: Path | bytes, content_type: str = "application/octet-stream"
     ) -> None:

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from moonmind_queue.agentmux.folder import Folder
+from moonmind_queue.agentmux.folder import DEEPEST, Folder
 from moonmind_queue.errors import ArtifactTooLarge, InvalidArgument
-from moonmind_queue.mcp.files import about, relative
+from moonmind_queue.mcp.files import about, nameable, relative
 from moonmind_queue.mcp.tools import Arguments, Tool
 
 MOST = 10_000  # paths of a list
@@ -90,10 +90,10 @@ class Artifacts:
     def tools(self) -> list[Tool]:
         """Return the five tools."""
         return [
-            Tool("put_artifact", PutArtifact, self.put_artifact, again=True),
+            Tool("put_artifact", PutArtifact, self.put_artifact, again=True, destroys=True),
             Tool("get_artifact", GetArtifact, self.get_artifact, reads=True),
             Tool("list_artifacts", ListArtifacts, self.list_artifacts, reads=True),
-            Tool("write_json", WriteJson, self.write_json, again=True),
+            Tool("write_json", WriteJson, self.write_json, again=True, destroys=True),
             Tool("read_json", ReadJson, self.read_json, reads=True),
         ]
 
@@ -108,7 +108,7 @@ class Artifacts:
         return {"contentBase64": base64.b64encode(content).decode(), "size": len(content)}
 
     def list_artifacts(self, asked: ListArtifacts) -> dict[str, Any]:
-        """List files, but for those whose names cannot be shown."""
+        """List files, but for those whose names no call could have."""
         folder = self._below(asked.dir, file=False)
         found: list[str] = []
         with about(folder):
@@ -116,7 +116,7 @@ class Artifacts:
                 inner = PurePosixPath(path).relative_to(folder)
                 if asked.pattern and not inner.match(asked.pattern):
                     continue
-                if path.isprintable():
+                if nameable(path):
                     found.append(path)
                 if len(found) > MOST:
                     raise InvalidArgument(
@@ -153,6 +153,8 @@ class Artifacts:
 
     def _write(self, path: str, content: bytes) -> None:
         inner = self._below(path)
+        if inner.count("/") > DEEPEST + 1:
+            raise InvalidArgument(f"{path!r} is more than {DEEPEST} folders deep")
         if len(content) > self._limit:
             raise _too_large(len(content), self._limit)
         with about(inner):
@@ -164,13 +166,13 @@ def decoded(text: str, limit: int) -> bytes:
 
     Raises ``InvalidArgument`` for anything else, and ``ArtifactTooLarge``.
     """
-    compact = "".join(text.split())
-    if len(compact) // 4 * 3 > limit + 2:
-        raise _too_large(len(compact) // 4 * 3, limit)
     try:
-        return base64.b64decode(compact, validate=True)
+        content = base64.b64decode(text.replace("\r", "").replace("\n", ""), validate=True)
     except (binascii.Error, ValueError) as error:
         raise InvalidArgument(f"contentBase64 is no base64: {error}") from None
+    if len(content) > limit:
+        raise _too_large(len(content), limit)
+    return content
 
 
 def _too_large(size: int, limit: int) -> ArtifactTooLarge:

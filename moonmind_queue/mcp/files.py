@@ -1,6 +1,7 @@
 """Paths that agents name: below one directory, and told as they were given when they fail."""
 
 import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -11,11 +12,13 @@ from moonmind_queue.mcp.tools import Refused
 
 # The path is at fault, not the disk.
 _ASKED_WRONGLY = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EINVAL, errno.ELOOP}
-_MISLEADING = {
-    *map(chr, range(32)),
-    "\x7f",
-    "\\",
-}  # another system, or a terminal, reads more in it
+# Another system, or a terminal, reads more in it; the last are bytes that are no UTF-8.
+_MISLEADING = re.compile(r"[\x00-\x1f\x7f-\x9f\\\ud800-\udfff]")
+
+
+def nameable(path: str) -> bool:
+    """Return whether a call may have this path: it is UTF-8, and looks like what it is."""
+    return not _MISLEADING.search(path)
 
 
 def relative(path: str, root: Path) -> str:
@@ -28,7 +31,7 @@ def relative(path: str, root: Path) -> str:
         if not given.is_relative_to(root):
             raise InvalidArgument(f"{path!r} is not below the directory that is served")
         given = given.relative_to(root)
-    if ".." in given.parts or not given.parts or _MISLEADING & set(path):
+    if ".." in given.parts or not given.parts or not nameable(path):
         raise InvalidArgument(f"{path!r} is no path below the directory that is served")
     return str(given)
 

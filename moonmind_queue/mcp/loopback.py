@@ -5,8 +5,12 @@ Origin web pages that have made a browser believe that their name is 127.0.0.1.
 """
 
 import hmac
+import os
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 
 import structlog
 import uvicorn
@@ -22,6 +26,7 @@ from moonmind_queue.mcp.tools import Profile
 HOST = "127.0.0.1"
 PATH = "/mcp"
 PATIENCE = 5  # seconds for calls that are under way when the server is to end
+COURTESY = 0.5  # seconds to tell their clients that they did not
 
 log = structlog.get_logger()
 
@@ -29,7 +34,8 @@ log = structlog.get_logger()
 def serve(profile: Profile, port: int, token: str, ready: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM; ``ready`` hears the URL once it can be called.
 
-    Port 0 is any that is free. Raises ``SettingsError`` when the port is not to be had.
+    Port 0 is any that is free. Raises ``SettingsError`` when the port is not to be had. A call that
+    does not end in time ends the process.
     """
     listen_to_sdk()
     listener = _listen(port)
@@ -60,7 +66,7 @@ def serve(profile: Profile, port: int, token: str, ready: Callable[[str], None])
         timeout_graceful_shutdown=PATIENCE,
     )
     server = _Server(config, announce)
-    stop_on_signals(server.end)
+    stop_on_signals(partial(_end, server))
     with listener:
         server.run(sockets=[listener])
 
@@ -94,7 +100,7 @@ class Guarded:
 
 
 class _Server(uvicorn.Server):
-    """Says when it can be called, and can be told to end."""
+    """Says when it can be called, and leaves signals to us: its own handlers wait for ever."""
 
     def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
         super().__init__(config)
@@ -105,14 +111,31 @@ class _Server(uvicorn.Server):
         if self.started:
             self._announce()
 
-    def end(self) -> None:
-        self.should_exit = True
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _end(server: _Server) -> None:
+    """Let running calls end; a statement that waits for a lock might never, nor its thread."""
+    server.should_exit = True
+    last = threading.Timer(PATIENCE + COURTESY, _give_up)
+    last.daemon = True
+    last.start()
+
+
+def _give_up() -> None:
+    log.warning("mcp.calls_given_up")
+    os._exit(0)
 
 
 def _listen(port: int) -> socket.socket:
     try:
-        return socket.create_server((HOST, port))
+        listener = socket.create_server((HOST, port))
     except OSError as error:
         raise SettingsError(
             f"port {port} on {HOST} is not to be had: {error.strerror}; choose another --port"
         ) from None
+    # Headers and body go out apart; else the second would wait 40 ms for a delayed ACK.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener

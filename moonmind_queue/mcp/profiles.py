@@ -6,8 +6,11 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
 from moonmind_queue.agentmux import vocabulary
-from moonmind_queue.errors import SettingsError
+from moonmind_queue.errors import SettingsError, from_connecting
 from moonmind_queue.mcp import queue as queue_tools
 from moonmind_queue.mcp.artifacts import Artifacts
 from moonmind_queue.mcp.leases import Lend
@@ -61,6 +64,10 @@ def build(name: str, *, home: Path | None, redact: Callable[[str], str]) -> Prof
 def _tools(name: str, settings: FileSettings, home: Path) -> list[Tool]:
     if not isinstance(settings, Settings):
         return Artifacts(home, settings.artifact_max_bytes).tools()
+    try:
+        conninfo_to_dict(settings.database_url)
+    except psycopg.ProgrammingError as error:  # else each call would say so
+        raise from_connecting(error) from None
     lend: Lend = partial(
         connect, settings.database_url, application_name=f"moonmind-queue mcp {name}"
     )

@@ -81,7 +81,7 @@ class Jobs:
             Tool("queue.get", asking.Get, self.get, reads=True),
             Tool("queue.list", asking.List, self.list_jobs, reads=True),
             Tool("queue.events", asking.Events, self.events, reads=True),
-            Tool("queue.cancel", asking.Cancel, self.cancel, again=True),
+            Tool("queue.cancel", asking.Cancel, self.cancel, again=True, destroys=True),
             Tool("queue.upload_artifact", asking.UploadArtifact, self.upload_artifact, again=True),
         ]
 
@@ -105,8 +105,8 @@ class Jobs:
             take_back(queue)
             claimed = queue.claim(
                 asked.worker,
-                agents=asked.agents,
-                kinds=asked.kinds,
+                agents=asked.agents or None,
+                kinds=asked.kinds or None,
                 capabilities=asked.capabilities,
                 lease=self._length(asked.lease_seconds),
                 start=True,

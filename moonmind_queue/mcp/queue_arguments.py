@@ -41,15 +41,17 @@ class Enqueue(Arguments):
 
     kind "codex_exec" lets a coding agent work on a git repository: payload {"repository":
     "owner/repo", "instruction": "what to do", "ref"?: "branch, tag or commit", "publish"?: {"mode":
-    "none" | "branch" | "pr"}}. kind "noop" waits: payload {"seconds": 1}. Other kinds may be
-    installed; an unknown one is refused with the list. With queue.get you see how it goes.
+    "none" | "branch" | "pr"}}. "shell" runs a program that its worker allows: {"cmd": ["make",
+    "test"]}. "mcp-call" calls a tool of a server that its worker knows: {"server": "time", "tool":
+    "get_current_time", "arguments": {"timezone": "UTC"}}. "noop" waits: {"seconds": 1}. Other kinds
+    may be installed; an unknown one is refused with the list. With queue.get you see how it goes.
     """
 
     kind: str = Field(
         validation_alias=AliasChoices("kind", "type"),
         min_length=1,
         max_length=200,
-        description="What is to be done: codex_exec, noop, or another kind that is installed.",
+        description="What is to be done: codex_exec, shell, mcp-call, noop, or another kind.",
         examples=["codex_exec"],
     )
     payload: dict[str, Any] = Field(
@@ -91,7 +93,10 @@ class Enqueue(Arguments):
         "wait", description="What becomes of it when a job of after ends without success."
     )
     concurrency_key: str | None = Field(
-        None, description="What limits may count: an account, a repository."
+        None,
+        min_length=1,
+        max_length=500,
+        description="What limits may count: an account, a repository.",
     )
 
 
@@ -104,14 +109,12 @@ class Claim(Arguments):
     """
 
     worker: Worker
-    kinds: list[str] | None = Field(
-        None,
+    kinds: list[str] = Field(
+        [],
         description="Only jobs of these kinds; name those that you can do.",
         examples=[["review"]],
     )
-    agents: list[str] | None = Field(
-        None, description="Only jobs for these agents.", examples=[["codex"]]
-    )
+    agents: list[str] = Field([], description="Only jobs for these agents.", examples=[["codex"]])
     capabilities: list[str] = Field([], description="What you offer to jobs that ask for it.")
     lease_seconds: LeaseSeconds = None
 

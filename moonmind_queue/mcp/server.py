@@ -93,7 +93,7 @@ def _listed(tool: Tool) -> ListedTool:
         input_schema=tool.schema,
         annotations=ToolAnnotations(
             read_only_hint=tool.reads,
-            destructive_hint=False,
+            destructive_hint=tool.destroys,
             idempotent_hint=tool.reads or tool.again,
             open_world_hint=False,
         ),

@@ -11,7 +11,8 @@ from moonmind_queue.agentmux import control, dag, tasks
 from moonmind_queue.agentmux.folder import Folder
 from moonmind_queue.agentmux.heartbeat import instant
 from moonmind_queue.agentmux.vocabulary import ErrorCode, TaskEvent
-from moonmind_queue.errors import InvalidArgument, LeaseLost
+from moonmind_queue.errors import InvalidArgument, JobNotFound, LeaseLost
+from moonmind_queue.mcp import claimable
 from moonmind_queue.mcp import state_arguments as asking
 from moonmind_queue.mcp.files import about, relative
 from moonmind_queue.mcp.leases import Lend, held, take_back
@@ -19,35 +20,8 @@ from moonmind_queue.mcp.tools import Refused, Tool
 from moonmind_queue.model import ClaimedJob
 from moonmind_queue.queue import Queue
 
-MOST = 200  # tasks of a list
 OK = {"ok": True}
 
-READY = """
-select task.id, task.name, task.state, task.deps
-from moonmind_queue.job_overview as job
-join moonmind_queue.agentmux_task as task on task.job_id = job.id
-where job.state = 'queued' and job.run_at <= moonmind_queue._now()
-  and (job.expires_at is null or job.expires_at > moonmind_queue._now())
-  and (%(agent)s::text is null or job.agent = %(agent)s)
-  and not exists (
-      select from moonmind_queue.paused_agent as paused where paused.agent in (job.agent, '*')
-  )
-  and not exists (
-      select from moonmind_queue.limit_overview as bound
-      where bound.running >= bound.max_running
-        and (bound.scope, bound.name) in (('agent', job.agent), ('kind', job.kind))
-  )
-order by moonmind_queue._rank(job.priority, job.run_at), job.id
-limit %(limit)s
-"""
-WHY = """
-select task.state, task.claimed_by, task.lease_until,
-       coalesce(blocked.reason, queued.reason) as reason
-from moonmind_queue.agentmux_task as task
-left join moonmind_queue.blocked_job as blocked on blocked.id = task.job_id
-left join moonmind_queue.queued_job as queued on queued.id = task.job_id
-where task.job_id = %(job)s
-"""
 # A history can be believed because whatever moves a task writes its event itself.
 WRITTEN_BY = {
     TaskEvent.CREATED: "seed_from_dag writes it",
@@ -85,7 +59,9 @@ class State:
             Tool("complete_task", asking.CompleteTask, self.complete_task),
             Tool("fail_task", asking.FailTask, self.fail_task),
             Tool("release_task", asking.ReleaseTask, self.release_task),
-            Tool("seed_from_dag", asking.SeedFromDag, self.seed_from_dag, again=True),
+            Tool(
+                "seed_from_dag", asking.SeedFromDag, self.seed_from_dag, again=True, destroys=True
+            ),
             Tool("get_task", asking.GetTask, self.get_task, reads=True),
         ]
 
@@ -93,12 +69,12 @@ class State:
         """Return what can be claimed."""
         with self._lend() as queue:
             take_back(queue)
-            return queue.select(READY, agent=asked.agent, limit=MOST)
+            return claimable.ready(queue, asked.agent, self._capabilities)
 
     def claim_task(self, asked: asking.ClaimTask) -> dict[str, Any]:
         """Lease a task, or say why it is not to be had."""
         with self._lend() as queue:
-            job = tasks.find(queue, asked.id)
+            job = _find(queue, asked.id)
             take_back(queue)
             claimed = queue.claim(
                 asked.worker,
@@ -107,9 +83,9 @@ class State:
                 capabilities=self._capabilities,
             )
             if not claimed:
-                raise _not_to_be_had(queue, job, asked)
-            [row] = queue.select(tasks.TASK, job=job)
-        return {"task": _task(row), "leaseUntil": instant(claimed[0].expires_at)}
+                raise _not_to_be_had(asked, claimable.why_not(queue, job, self._capabilities))
+            task = _shown(queue, job)
+        return {"task": _task(task), "leaseUntil": instant(claimed[0].expires_at)}
 
     def renew_lease(self, asked: asking.RenewLease) -> dict[str, Any]:
         """Hold a task for longer."""
@@ -169,7 +145,7 @@ class State:
     def get_task(self, asked: asking.GetTask) -> dict[str, Any]:
         """Return a task."""
         with self._lend() as queue:
-            return _task(tasks.show(queue, asked.id))
+            return _task(_shown(queue, _find(queue, asked.id)))
 
     def _length(self, seconds: int | None) -> timedelta:
         return self._lease if seconds is None else timedelta(seconds=seconds)
@@ -178,28 +154,36 @@ class State:
     def _holding(self, task: str, worker: str) -> Iterator[tuple[Queue, ClaimedJob]]:
         """Lend a task that the worker holds; raises ``JobNotFound`` and ``LeaseLost``."""
         with self._lend() as queue:
-            job = tasks.find(queue, task)
+            job = _find(queue, task)
             with held(queue, job, worker, f"task {task!r}") as mine:
                 yield queue, mine
 
 
-def _not_to_be_had(queue: Queue, job: int, asked: asking.ClaimTask) -> Refused:
+def _find(queue: Queue, task: str) -> int:
+    """Return the job of a task; raises ``JobNotFound`` with a way out that agents have."""
+    try:
+        return tasks.find(queue, task)
+    except JobNotFound:
+        raise JobNotFound(
+            f"there is no task {task!r}; list_ready_tasks shows those that can be claimed"
+        ) from None
+
+
+def _shown(queue: Queue, job: int) -> dict[str, Any]:
+    [row] = queue.select(tasks.TASK, job=job)
+    return row
+
+
+def _not_to_be_had(asked: asking.ClaimTask, found: Mapping[str, Any]) -> Refused:
     """Say why a task could not be claimed."""
-    [row] = queue.select(WHY, job=job)
-    if holder := row["claimed_by"]:
-        until = instant(row["lease_until"])
+    if holder := found["claimed_by"]:
+        until = instant(found["lease_until"])
         whose = "you: renew_lease keeps it" if holder == asked.worker else f"worker {holder!r}"
         return Refused(
             ErrorCode.LEASE_CONFLICT, f"task {asked.id!r} is held until {until} by {whose}"
         )
-    reason = row["reason"]
-    if row["state"] == "READY" and not reason:
-        reason = (
-            "another call was quicker, or it needs what this server does not offer"
-            " (MOONMIND_WORKER_CAPABILITIES) or may not claim (its role's policy)"
-        )
-    words = f": {reason}" if reason else ""
-    return Refused(ErrorCode.TASK_NOT_READY, f"task {asked.id!r} is {row['state']}{words}")
+    words = f": {found['reason']}" if found["reason"] else ""
+    return Refused(ErrorCode.TASK_NOT_READY, f"task {asked.id!r} is {found['state']}{words}")
 
 
 def _task(row: Mapping[str, Any]) -> dict[str, Any]:

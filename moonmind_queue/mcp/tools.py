@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 from moonmind_queue.errors import InvalidArgument, QueueError
 
 DEEPEST = 100  # levels of an answer; what is twice as deep nobody can write or read
+AROUND = 10  # of them around what a call has brought, so that it can be read again
 # What a log may say of a call: ids, names and paths, never contents.
 TOLD = ("id", "taskId", "jobId", "worker", "workerId", "path", "dir", "kind", "name", "agent")
 
@@ -31,6 +32,14 @@ class Arguments(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_null(cls, given: Any) -> Any:
+        """Models write null for what they leave out, whatever its schema says."""
+        if isinstance(given, Mapping):
+            return {name: value for name, value in given.items() if value is not None}
+        return given
 
 
 class Refused(Exception):
@@ -49,7 +58,8 @@ class UnknownTool(ValueError):
 class Tool:
     """One tool: ``run`` gets an instance of ``takes`` and returns a JSON value.
 
-    ``reads`` says that it changes nothing, ``again`` that a second call changes nothing more.
+    ``reads`` says that it changes nothing, ``again`` that a second call changes nothing more,
+    ``destroys`` that something others have made may be gone or over after it.
     """
 
     name: str
@@ -57,6 +67,7 @@ class Tool:
     run: Callable[[Any], Any]
     reads: bool = False
     again: bool = False
+    destroys: bool = False
 
     @property
     def description(self) -> str:
@@ -74,6 +85,7 @@ class Tool:
 
     def call(self, arguments: Mapping[str, Any]) -> Any:
         """Check the arguments and run it."""
+        _check_depth(arguments, DEEPEST - AROUND, "the call")
         return self.run(self.takes.model_validate(arguments))
 
 
@@ -141,24 +153,24 @@ class Profile:
 
 def _answer(content: Any, *, refused: bool = False) -> Answer:
     """Refuse what cannot be sent: one bad value would end the whole server."""
-    _check_depth(content)
+    _check_depth(content, DEEPEST, "the answer")
     text = json.dumps(content, ensure_ascii=False, allow_nan=False)
     text.encode()  # half of a surrogate pair has no place in UTF-8
     return Answer(content, text, refused)
 
 
-def _check_depth(content: Any) -> None:
+def _check_depth(content: Any, deepest: int, called: str) -> None:
     level = [content]
-    for _ in range(DEEPEST):
+    for _ in range(deepest):
         level = [
             below
             for each in level
-            if isinstance(each, dict | list)
-            for below in (each.values() if isinstance(each, dict) else each)
+            if isinstance(each, Mapping | list)
+            for below in (each.values() if isinstance(each, Mapping) else each)
         ]
         if not level:
             return
-    raise ValueError(f"the answer is nested more than {DEEPEST} levels deep")
+    raise ValueError(f"{called} is nested more than {deepest} levels deep")
 
 
 def _storable(text: str) -> str:

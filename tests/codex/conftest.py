@@ -3,6 +3,7 @@
 The context is made by hand; it stands for the worker, so no database is needed here.
 """
 
+import hashlib
 import os
 import subprocess
 import threading
@@ -41,6 +42,8 @@ class Recorder:
     lines: list[tuple[str, str, str]] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
     refuse: dict[str, Exception] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+    heard: list[str] = field(default_factory=list)
     on_progress: Callable[[str], None] = lambda _: None
 
     def progress(
@@ -49,6 +52,24 @@ class Recorder:
         """Keep an event."""
         self.events.append((level, message, data))
         self.on_progress(message)
+
+    def hear(self, *, everything: bool = False) -> list[str]:
+        """Give what is there to be said."""
+        heard = list(self.heard)
+        said, self.said = self.said, []
+        self.heard += said
+        return [*heard, *said] if everything else said
+
+    def latest(self, name: str, target: Path) -> bool:
+        """Write a file that was kept earlier."""
+        return name in self.files and bool(target.write_bytes(self.files[name]))
+
+    def fetch(self, sha256: str, target: Path) -> bool:
+        """Write a file that was kept earlier."""
+        for content in self.files.values():
+            if hashlib.sha256(content).hexdigest() == sha256:
+                return bool(target.write_bytes(content))
+        return False
 
     def log(self, text: str, *, stream: str = "stdout", stage: str = "") -> None:
         """Keep what is printed."""

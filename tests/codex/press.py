@@ -23,6 +23,7 @@ from moonmind_queue.codex_worker.publish import Identity
 
 def executor(surroundings: dict[str, Any]) -> CodexExec:
     """Return the executor of a worker with these surroundings."""
+    name, email = surroundings["identity"]
     codex = Codex(
         environ=surroundings["environ"],
         program=None,
@@ -36,7 +37,7 @@ def executor(surroundings: dict[str, Any]) -> CodexExec:
         run_timeout=60,
         idle_timeout=60,
         artifact_max_bytes=10 * 1024 * 1024,
-        identity=Identity(name="Moonmind", email="moonmind@example.org"),
+        identity=Identity(name=name, email=email),
     )
 
 

@@ -29,11 +29,19 @@ class Publishing:
     environ: dict[str, str]
     script: list[Any]
 
-    def enqueue(self, mode: str = "pr", **more: Any) -> int:
+    identity: tuple[str, str] = ("Moonmind", "moonmind@example.org")
+
+    def enqueue(
+        self,
+        mode: str = "pr",
+        *,
+        instruction: str = "Greet people.\n\nIn a file of its own.",
+        **more: Any,
+    ) -> int:
         """Add a job for the demo repository, which git takes for one on GitHub."""
         payload = {
             "repository": "acme/demo",
-            "instruction": "Greet people.\n\nIn a file of its own.",
+            "instruction": instruction,
             "publish": {"mode": mode, **more},
         }
         return self.queue.enqueue("codex_exec", payload)
@@ -46,6 +54,7 @@ class Publishing:
             "environ": self.environ,
             "workdir": str(self.folder / "work"),
             "model": MODEL,
+            "identity": self.identity,
         }
 
     def work(self) -> None:

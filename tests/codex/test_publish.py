@@ -87,20 +87,56 @@ def test_changes_that_hold_a_secret_are_not_published(publishing: Publishing) ->
     assert publishing.branches() == []
 
 
-def test_a_pull_request_into_itself_is_refused(publishing: Publishing) -> None:
-    """Before it is asked for."""
-    job = publishing.enqueue(baseBranch="trunk")
+@pytest.mark.parametrize(
+    ("branch", "text"),
+    [
+        ("trunk", "branch trunk is at"),
+        ("feature", "a pull request from feature into itself is none"),
+    ],
+)
+def test_a_branch_of_somebody_elses_or_the_base_itself_is_refused(
+    publishing: Publishing, branch: str, text: str
+) -> None:
+    """Before anything is pushed."""
+    job = publishing.enqueue(baseBranch="feature")
     publishing.queue.connection.execute(
         "insert into moonmind_queue.publication (job_id, step, content, token, data, begun_at)"
-        " values (%s, 'branch', '', 0, '{\"name\": \"trunk\"}', now())",
-        [job],
+        " values (%s, 'branch', '', 0, jsonb_build_object('name', %s::text), now())",
+        [job, branch],
     )
+    trunk = publishing.git("rev-parse", "trunk")
     publishing.work()
 
     done = publishing.queue.get(job)
-    assert done.state == "blocked"
-    assert "branch trunk is at" in str(done.error)
+    assert (done.state, text in str(done.error)) == ("blocked", True), done.error
+    assert publishing.branches() == []
+    assert publishing.git("rev-parse", "trunk") == trunk
     assert publishing.github.pull_requests == []
+
+
+def test_a_commit_that_cannot_be_made_is_not_published(publishing: Publishing) -> None:
+    """The attempt failed, in git's words."""
+    publishing.identity = ("", "")
+    job = publishing.enqueue()
+    publishing.work()
+
+    done = publishing.queue.get(job)
+    assert done.state == "queued"
+    assert "git commit-tree exited with 128" in str(done.error)
+    assert publishing.branches() == []
+
+
+def test_a_title_is_the_first_line_without_secrets(publishing: Publishing) -> None:
+    """And of some length; the rest stands in the commit."""
+    secret = publishing.environ["GITHUB_TOKEN"]
+    publishing.enqueue(instruction=f"\n Log in with {secret} {'very ' * 20}quietly.\n\nNow.")
+    publishing.work()
+
+    [request] = publishing.github.pull_requests
+    assert request.title.startswith("Log in with [REDACTED] very")
+    assert len(request.title) <= 72
+    [branch] = publishing.branches()
+    assert secret not in publishing.git("log", "-1", "--format=%B", branch) + request.body
 
 
 def test_a_base_and_a_draft(publishing: Publishing) -> None:

@@ -7,14 +7,16 @@ import secrets
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import psycopg
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from mcp import Client, StdioServerParameters, stdio_client
@@ -22,7 +24,7 @@ from mcp.client.streamable_http import streamable_http_client
 from waiting import eventually
 
 import moonmind_queue
-from moonmind_queue import Queue
+from moonmind_queue import Queue, roles
 
 COMMAND = str(Path(sys.executable).with_name("moonmind-queue"))
 
@@ -37,26 +39,35 @@ class Peer:
 
     def tools(self) -> list[Any]:
         """List the tools."""
-        return list(self.portal.call(self.client.list_tools).tools)
+        return list(self._wait(self.client.list_tools)().tools)
 
     def call(self, tool: str, **arguments: Any) -> Any:
         """Call a tool and return what it answers, which text and structured content agree on."""
-        return self._answer(self.portal.call(self.client.call_tool, tool, arguments))
+        return self.start(tool, **arguments)()
 
     def start(self, tool: str, **arguments: Any) -> Callable[[], Any]:
         """Call a tool and go on; gives what waits for its answer."""
-        future: Future[Any] = self.portal.start_task_soon(self.client.call_tool, tool, arguments)
-        return lambda: self._answer(future.result(timeout=30))
+        wait = self._wait(self.client.call_tool, tool, arguments)
+        return lambda: self._answer(wait())
 
     def refused(self, tool: str, **arguments: Any) -> tuple[str, str]:
         """Call a tool that refuses, and return the code and the message."""
-        result = self.portal.call(self.client.call_tool, tool, arguments)
+        result = self._wait(self.client.call_tool, tool, arguments)()
         assert result.is_error, result.structured_content
         body = result.structured_content
         assert json.loads(result.content[0].text) == body
         assert list(body) == ["ok", "code", "message"]
         assert body["ok"] is False
         return body["code"], body["message"]
+
+    def permits(self, tool: str, **arguments: Any) -> bool:
+        """Call a tool, and say whether it did not refuse."""
+        return not self._wait(self.client.call_tool, tool, arguments)().is_error
+
+    def _wait(self, method: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
+        """Begin a request; gives what waits for its result, but not for ever."""
+        future: Future[Any] = self.portal.start_task_soon(method, *arguments)
+        return partial(future.result, timeout=60)
 
     @staticmethod
     def _answer(result: Any) -> Any:
@@ -103,14 +114,26 @@ class Station:
         """Start a server on a free port; return its URL and its log."""
         log = self._folder / f"{uuid.uuid4().hex}.log"
         self.process(log, "--profile", profile, "--http", "--port", "0", *options, **environment)
-        found = eventually(lambda: re.search(r"^serving \w+ at (\S+)$", log.read_text(), re.M))
-        return found[1], log
+        return self.url(log), log
 
-    def process(self, log: Path, *arguments: str, **environment: str) -> "subprocess.Popen[bytes]":
+    @staticmethod
+    def url(log: Path) -> str:
+        """Wait until a server can be called."""
+        serving = re.compile(r"^serving \w+ at (\S+)$", re.M)
+        found = eventually(lambda: serving.search(log.read_text()), within=60)
+        return str(found[1])
+
+    def process(
+        self,
+        log: Path,
+        *arguments: str,
+        program: Sequence[str] = (COMMAND,),
+        **environment: str,
+    ) -> "subprocess.Popen[bytes]":
         """Start the command; it is ended after the test."""
         with log.open("wb") as errors:
             process = subprocess.Popen(
-                [COMMAND, "mcp", *arguments],
+                [*program, "mcp", *arguments],
                 env=self.environment(**environment),
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
@@ -236,3 +259,23 @@ def tasks(database: Queue) -> Tasks:
 def own_tasks(connected: Queue) -> Tasks:
     """Tasks in the database of this test's servers."""
     return Tasks(connected, "own")
+
+
+@pytest.fixture
+def login(fresh: str) -> Iterator[Callable[..., dict[str, str]]]:
+    """Make a login of a kind, with a policy for a worker, on this test's database.
+
+    Gives the variable that a server finds it in.
+    """
+    made: list[str] = []
+    with psycopg.connect(fresh, autocommit=True) as admin:
+
+        def make(kind: str, **policy: Any) -> dict[str, str]:
+            name = f"mq_test_{uuid.uuid4().hex[:12]}"
+            new = roles.create_role(admin, kind, name, **policy)
+            made.append(name)
+            return {"DATABASE_URL": new.database_url}
+
+        yield make
+        for name in made:
+            roles.revoke_role(admin, name)

@@ -81,6 +81,8 @@ def test_the_five_methods_are_listed(artifacts):
     }
     for tool in artifacts.tools():
         assert all(each["description"] for each in tool.input_schema["properties"].values())
+    destroying = {tool.name for tool in artifacts.tools() if tool.annotations.destructive_hint}
+    assert destroying == {"put_artifact", "write_json"}  # what was there is gone
 
 
 def test_bytes_come_back_as_they_were_put(artifacts, station, place):
@@ -143,6 +145,22 @@ def test_files_are_listed_sorted_and_by_pattern(artifacts, station, place):
     everything = artifacts.call("list_artifacts", dir="artifacts")["paths"]
     assert f"{place}/b.json" in everything
     assert everything == sorted(everything)
+
+
+def test_a_list_has_every_name_that_a_call_can_have_and_no_other(artifacts, station, place):
+    """Not a name with a line break, an escape for terminals, or bytes that are no UTF-8."""
+    named = [f"{place}/{name}" for name in ("für dich.md", "n\u00a0b", "👩\u200d💻.md", "~a", "-b")]
+    for path in named:
+        artifacts.call("put_artifact", path=path, contentBase64="")
+    folder = os.fsencode(station.home / place)
+    for name in (b"a\nb", b"a\\b", b"\x1b[2J", "\x9b2J".encode(), b"\xff\xfe"):
+        with open(folder + b"/" + name, "wb"):  # noqa: PTH123 - a path is text
+            pass
+
+    listed = artifacts.call("list_artifacts", dir=place)["paths"]
+
+    assert listed == sorted(named)
+    assert all(artifacts.call("get_artifact", path=path)["size"] == 0 for path in listed)
 
 
 @pytest.mark.parametrize("path", ASTRAY)
@@ -220,7 +238,7 @@ def test_a_file_that_is_not_there_is_an_io_error(artifacts, place):
         )  # fmt: skip
 
 
-@pytest.mark.parametrize("text", ["a", "####", "aGVsbG8", "aGVs=bG8K", "ä"])
+@pytest.mark.parametrize("text", ["a", "####", "aGVsbG8", "aGVs=bG8K", "aGVs bG8K", "_-8=", "ä"])
 def test_what_is_no_base64_is_refused(artifacts, place, text):
     """Rather than stored as something else."""
     code, message = artifacts.refused("put_artifact", path=f"{place}/a", contentBase64=text)
@@ -251,6 +269,29 @@ def test_what_is_no_json_is_refused_and_the_server_lives_on(artifacts, place, co
     assert code == ErrorCode.VALIDATION_ERROR
     assert told in message
     assert artifacts.call("get_artifact", path=path)["size"] == len(content)
+
+
+def test_what_could_not_be_read_again_is_not_written(artifacts, place):
+    """JSON in more levels than an answer may have, a file in more folders than are listed."""
+    data = deep = []
+    for _ in range(85):
+        data = [data]
+    artifacts.call("write_json", path=f"{place}/a.json", data=data)
+    assert artifacts.call("read_json", path=f"{place}/a.json") == {"data": data}
+    for _ in range(95):
+        deep = [deep]
+    code, message = artifacts.refused("write_json", path=f"{place}/b.json", data=deep)
+    assert code == ErrorCode.VALIDATION_ERROR
+    assert message == "the call is nested more than 90 levels deep"
+
+    far = f"{place}/{'d/' * 63}a"
+    artifacts.call("put_artifact", path=far, contentBase64="")
+    code, message = artifacts.refused(
+        "put_artifact", path=f"{place}/{'d/' * 64}a", contentBase64=""
+    )
+    assert code == ErrorCode.VALIDATION_ERROR
+    assert "more than 64 folders deep" in message
+    assert artifacts.call("list_artifacts", dir=place)["paths"] == [f"{place}/a.json", far]
 
 
 @pytest.mark.parametrize("data", ["text", 1, None, True])

@@ -29,9 +29,12 @@ def call(namespace, tool, arguments):
 
 @pytest.fixture
 def codex(tmp_path, own):
-    """Run ``codex exec`` with MCP servers and a scripted model; gives its events and requests."""
+    """Run ``codex exec`` with MCP servers and a scripted model; gives its calls and requests.
 
-    def run(servers, script, **environment):
+    Where it has to end before it asks the model anything, ``fails`` is what it then says.
+    """
+
+    def run(servers, script, fails=None, **environment):
         with ModelServer(script) as model:
             home = make_codex_home(tmp_path / "codex", model.base_url, bundled_codex_path())
             config = (home / "config.toml").read_text()
@@ -40,10 +43,14 @@ def codex(tmp_path, own):
             done = subprocess.run(
                 [bundled_codex_path(), "exec", "--json", "--skip-git-repo-check",
                  "--sandbox", "read-only", "--model", "scripted", "-C", tmp_path / "work", "-"],
-                input="Add a job.", capture_output=True, text=True, timeout=60, check=False,
+                input="Add a job.", capture_output=True, text=True, timeout=180, check=False,
                 env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "CODEX_HOME": str(home),
                      "TMPDIR": str(tmp_path), **environment},
             )  # fmt: skip
+        if fails:
+            assert (done.returncode, model.requests) == (1, [])
+            assert fails in done.stderr
+            return [], []
         assert done.returncode == 0, done.stdout + done.stderr
         calls = [
             event["item"]
@@ -107,6 +114,18 @@ def test_codex_reads_why_a_call_is_refused(codex, own, connected):
     assert "invalid_queue_payload" in told
     assert "unknown kind" in told
     assert connected.count_jobs() == 0
+
+
+def test_codex_does_not_begin_without_a_server_that_it_needs(codex, own):
+    """One that cannot be started, here for want of a database's address, is named."""
+    [servers] = [each for each in CONFIGURED if "args" in each]
+    servers = servers.replace('"moonmind-queue"', json.dumps(own.command))
+
+    codex(
+        servers,
+        adding({"kind": "noop"}),
+        fails="required MCP servers failed to initialize: moonmind",
+    )
 
 
 def test_codex_adds_a_job_over_http(codex, own, connected):

@@ -8,6 +8,8 @@ import pytest
 from mcp import Client, StdioServerParameters, stdio_client
 
 from moonmind_queue.agentmux.vocabulary import ErrorCode
+from moonmind_queue.cli.mcp import PORT
+from moonmind_queue.mcp.loopback import PATH
 from moonmind_queue.mcp.queue import ErrorCode as QueueErrorCode
 
 TEXT = (Path(__file__).parents[2] / "docs" / "mcp.md").read_text()
@@ -51,6 +53,11 @@ def test_the_tables_have_every_code(profile, codes):
     ]
 
     assert sorted(told) == sorted(codes)
+
+
+def test_the_address_is_the_one_that_is_served():
+    """Wherever it stands."""
+    assert set(re.findall(r"http://127[^`\s\"]*", TEXT)) == {f"http://127.0.0.1:{PORT}{PATH}"}
 
 
 def test_the_configuration_for_other_clients_works(own, portal):

@@ -5,10 +5,9 @@ import hashlib
 import uuid
 from datetime import UTC, datetime, timedelta
 
-import psycopg
 import pytest
 
-from moonmind_queue import roles
+from moonmind_queue import executors
 from moonmind_queue.mcp.queue import ErrorCode
 
 TOOLS = [
@@ -70,8 +69,10 @@ def test_the_ten_tools_are_listed_with_all_that_an_agent_needs_to_know(jobs):
     assert enqueue.input_schema["properties"]["payload"]["examples"]
     states = tools[6].input_schema["properties"]["states"]["items"]
     assert "dead_letter" in states["enum"]
-    assert tools[5].annotations.read_only_hint is True
-    assert tools[0].annotations.read_only_hint is False
+    hints = {tool.name: tool.annotations for tool in tools}
+    reading = {name for name in TOOLS if hints[name].read_only_hint}
+    assert reading == {"queue.get", "queue.list", "queue.events"}
+    assert [name for name in TOOLS if hints[name].destructive_hint] == ["queue.cancel"]
 
 
 def test_a_job_is_added_with_all_that_can_be_said_of_it(jobs, database, agent):
@@ -102,6 +103,38 @@ def test_a_key_is_enqueued_once(jobs, agent):
     one, two = (jobs.call("queue.enqueue", kind="noop", key=agent, agent=agent) for _ in range(2))
 
     assert one == two
+
+
+PAYLOADS = {
+    "codex_exec": {"repository": "owner/repo", "instruction": "what to do", "ref": "main",
+                   "publish": {"mode": "pr"}},
+    "mcp-call": {"server": "time", "tool": "get_current_time", "arguments": {"timezone": "UTC"}},
+    "noop": {"seconds": 1},
+    "shell": {"cmd": ["make", "test"]},
+}  # fmt: skip
+
+
+def test_an_agent_is_told_what_each_kind_wants_to_know(jobs, agent):
+    """The payloads that the description shows are taken, and no kind of ours is left out."""
+    told = jobs.tools()[0].description
+
+    assert set(PAYLOADS) | {"codex"} == set(executors.kinds())  # codex: codex_exec for Agentmux
+    for kind, payload in PAYLOADS.items():
+        assert f'"{kind}"' in told
+        assert all(f'"{member}"' in told for member in payload), kind
+        job = jobs.call("queue.enqueue", kind=kind, payload=payload, agent=agent)
+        assert set(jobs.call("queue.get", jobId=job["id"])["payload"]) >= set(payload)
+
+
+def test_null_is_as_good_as_nothing(jobs, agent):
+    """Models write it for what they leave out; where something is needed it is missing."""
+    job = jobs.call("queue.enqueue", kind="noop", agent=agent, payload=None, after=None,
+                    priority=None, maxAttempts=None, name=None)  # fmt: skip
+
+    assert (job["priority"], job["max_attempts"], job["name"]) == (0, 3, None)
+    assert jobs.call("queue.claim", worker="w", agents=[agent], capabilities=None)["job"]
+    code, message = jobs.refused("queue.get", jobId=None)
+    assert (code, message) == (ErrorCode.INVALID_TOOL_ARGUMENTS, "jobId: is missing")
 
 
 def test_names_in_snake_case_are_understood_and_so_is_type(jobs, agent):
@@ -173,7 +206,9 @@ def test_a_claim_is_for_what_the_worker_can_do(jobs, agent):
         {"agents": [agent], "capabilities": ["gpu"], "kinds": ["codex_exec"]},
     ):
         assert jobs.call("queue.claim", worker="w", **other) == {"job": None}
-    able = jobs.call("queue.claim", worker="w", agents=[agent], capabilities=["gpu", "docker"])
+    able = jobs.call(
+        "queue.claim", worker="w", agents=[agent], capabilities=["gpu", "docker"], kinds=[]
+    )  # models write [] for what they leave out
 
     assert able["job"]["id"] == made["id"]
 
@@ -250,6 +285,7 @@ def test_an_artifact_is_stored_with_its_digest(jobs, database, running):
     ("wrong", "code"),
     [
         ({"contentBase64": "no base64"}, ErrorCode.INVALID_TOOL_ARGUMENTS),
+        ({"contentBase64": "aGVsbG8"}, ErrorCode.INVALID_TOOL_ARGUMENTS),
         ({"digest": "sha256:" + "0" * 64}, ErrorCode.INVALID_TOOL_ARGUMENTS),
         ({"digest": "md5:0"}, ErrorCode.INVALID_TOOL_ARGUMENTS),
         ({"name": "../a.txt"}, ErrorCode.INVALID_TOOL_ARGUMENTS),
@@ -259,7 +295,15 @@ def test_an_artifact_is_stored_with_its_digest(jobs, database, running):
             ErrorCode.ARTIFACT_TOO_LARGE,
         ),
     ],
-    ids=["no base64", "another digest", "no digest", "unsafe", "reserved", "too large"],
+    ids=[
+        "no base64",
+        "cut base64",
+        "another digest",
+        "no digest",
+        "unsafe",
+        "reserved",
+        "too large",
+    ],
 )
 def test_a_bad_artifact_is_refused(jobs, database, running, wrong, code):
     """And nothing of it is stored."""
@@ -329,8 +373,10 @@ def test_a_job_that_is_unknown_is_not_found(jobs):
         assert jobs.refused(call, **arguments)[0] == ErrorCode.JOB_NOT_FOUND, call
 
 
-def test_only_the_holder_may_go_on_with_a_job(jobs, database, running):
-    """Another worker's name is refused by each call, and nothing changes."""
+def test_only_the_holder_may_go_on_with_a_job(jobs, database, running, agent):
+    """The name of a worker that holds another job is refused by each call; nothing changes."""
+    jobs.call("queue.enqueue", kind="noop", agent=agent)
+    assert jobs.call("queue.claim", worker="somebody", agents=[agent])["job"]
     before = database.get(running["id"]), database.history(running["id"])
 
     for call, arguments in holders_calls(running["id"], "somebody"):
@@ -362,23 +408,6 @@ def test_without_a_database_every_call_says_so(own):
 
 
 # --- rights ------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def login(fresh):
-    """Make a login of a kind, with a policy for a worker; taken back after."""
-    made = []
-    with psycopg.connect(fresh, autocommit=True) as admin:
-
-        def make(kind, **policy):
-            name = f"mq_test_{uuid.uuid4().hex[:12]}"
-            new = roles.create_role(admin, kind, name, **policy)
-            made.append(name)
-            return {"DATABASE_URL": new.database_url}
-
-        yield make
-        for name in made:
-            roles.revoke_role(admin, name)
 
 
 def test_a_producers_server_adds_jobs_and_cannot_claim_them(own, login):

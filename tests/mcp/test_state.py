@@ -1,8 +1,9 @@
 """The ten tools of mcp-state, each with its results and its refusals."""
 
+import itertools
 import re
 import uuid
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -54,6 +55,9 @@ def test_the_ten_methods_are_listed_with_all_that_an_agent_needs_to_know(state):
         for name, parameter in tool.input_schema["properties"].items():
             assert parameter["description"], f"{tool.name}: {name}"
             assert "type" in parameter, f"{tool.name}: {name}"
+    hints = {tool.name: tool.annotations for tool in tools}
+    assert [name for name in TOOLS if hints[name].read_only_hint] == [TOOLS[0], TOOLS[-1]]
+    assert [name for name in TOOLS if hints[name].destructive_hint] == ["seed_from_dag"]
     claim = tools[1].input_schema
     assert claim["required"] == ["id", "worker"]
     assert list(claim["properties"]) == ["id", "worker", "leaseSeconds"]
@@ -93,6 +97,62 @@ def test_nothing_is_ready_for_an_agent_that_is_paused_or_has_enough_to_do(state,
 
     state.call("release_task", id=tasks.id("a"), worker="w")
     assert len(state.call("list_ready_tasks", agent=tasks.mark)) == 2
+
+
+@pytest.fixture
+def held_back(connected):
+    """Jobs of every kind of agent, capability, limit and repository; 4 are held, 3 come later."""
+    hold = []
+    for agent, needs, key, repository in itertools.product(
+        ("free", "full", "starred", "closed", "paused"), ([], ["GPU "], ["tpu"]),
+        (None, "staging", "prod"), (None, "acme/site", "acme2/site"),
+    ):  # fmt: skip
+        kind = "codex_exec" if repository else "noop"
+        payload = {"repository": repository, "instruction": "a"} if repository else {}
+        about = {"agent": agent, "capabilities": needs, "concurrency_key": key}
+        name = f"{agent} {needs} {key} {repository}"
+        job = connected.enqueue(kind, payload, key=name, **about)
+        if (needs, repository) == ([], None) and (agent, key) in {
+            ("full", None), ("starred", None), ("starred", "prod"), ("free", "staging"),
+        }:  # fmt: skip
+            hold.append(job)
+        if (agent, needs, repository) == ("free", ["GPU "], "acme/site"):
+            later = datetime.now(UTC) + timedelta(hours=1)
+            connected.enqueue(kind, payload, key=f"{name} later", run_at=later, **about)
+    assert len(connected.claim("busy", job_ids=hold, limit=9)) == 4
+    connected.pause("paused", "not now")
+    for scope, name, most in (
+        ("agent", "full", 1), ("agent", "closed", 0), ("agent", "*", 2), ("kind", "*", 90),
+        ("concurrency_key", "staging", 1),
+    ):  # fmt: skip
+        connected.set_limit(scope, name, most)
+
+
+@pytest.mark.parametrize(
+    ("policy", "number"),
+    [
+        (None, 12),
+        ({"agents": ["free", "full"], "capabilities": ["gpu"], "repositories": ["acme/*"]}, 4),
+        ({"agents": ["free"], "kinds": ["noop"]}, 4),
+    ],
+    ids=["no policy", "agents, capabilities, repositories", "kinds"],
+)
+def test_what_is_listed_is_exactly_what_can_be_claimed(
+    own, connected, login, held_back, policy, number
+):
+    """Whatever holds tasks back here: pauses, limits, capabilities, the policy of the login."""
+    environment = login("worker", **policy) if policy else {}
+    state = own.peer("state", MOONMIND_WORKER_CAPABILITIES="gpu, docker", **environment)
+    listed = {task["id"] for task in state.call("list_ready_tasks")}
+
+    claimable = set()
+    for task in connected.select("select id from moonmind_queue.agentmux_task"):
+        if state.permits("claim_task", id=task["id"], worker="w"):
+            claimable.add(task["id"])
+            state.call("release_task", id=task["id"], worker="w")
+
+    assert listed == claimable
+    assert len(listed) == number
 
 
 def test_a_task_lives_from_claim_to_completion(state, tasks):
@@ -229,7 +289,7 @@ def test_what_is_unknown_is_not_found(state):
     ]:
         code, message = state.refused(call, **arguments)
         assert code == ErrorCode.TASK_NOT_FOUND, call
-        assert unknown in message
+        assert message.startswith(f"there is no task {unknown!r}; list_ready_tasks shows")
 
 
 @pytest.mark.parametrize("claimed", [True, False])
@@ -454,14 +514,43 @@ def test_an_answer_that_no_client_could_read_is_refused_and_the_server_lives_on(
 def test_tasks_that_ask_for_capabilities_are_for_servers_that_offer_them(own, own_tasks):
     """MOONMIND_WORKER_CAPABILITIES says what the workers of a server can do."""
     own_tasks.queue.seed_dag(
-        [{"id": "big", "agent": "own", "capabilities": ["gpu"]}], "test", "own"
+        [{"id": "big", "agent": "own", "capabilities": ["gpu", "Docker"]}], "test", "own"
     )
 
-    code, message = own.peer("state").refused("claim_task", id="big", worker="w")
+    code, message = own.peer("state", MOONMIND_WORKER_CAPABILITIES="docker").refused(
+        "claim_task", id="big", worker="w"
+    )
     assert code == ErrorCode.TASK_NOT_READY
-    assert message.startswith("task 'big' is READY: ")
-    able = own.peer("state", MOONMIND_WORKER_CAPABILITIES="gpu")
+    assert message == (
+        "task 'big' is READY: needs gpu, which this server does not offer"
+        " (MOONMIND_WORKER_CAPABILITIES)"
+    )
+    able = own.peer("state", MOONMIND_WORKER_CAPABILITIES="GPU,docker")
     assert able.call("claim_task", id="big", worker="w")["task"]["state"] == "CLAIMED"
+
+
+def test_a_task_that_the_policy_of_the_login_bars_is_refused_with_that_reason(
+    own, own_tasks, login
+):
+    """Not with one that is about worker processes, of which an agent is none."""
+    task = own_tasks.seed("a")
+    state = own.peer("state", **login("worker", agents=["others"]))
+
+    assert state.refused("claim_task", id=task, worker="w") == (
+        "TASK_NOT_READY",
+        f"task {task!r} is READY: the policy of this server's role does not admit it",
+    )
+
+
+def test_a_task_can_be_taken_from_an_agent_that_is_gone(state, tasks):
+    """Without force, for it is no worker process; should it come back, it is told."""
+    task = tasks.seed("a")
+    state.call("claim_task", id=task, worker="w")
+
+    tasks.queue.unlock(tasks.row(task)["job_id"])
+
+    assert state.refused("complete_task", id=task, worker="w")[0] == "NOT_CLAIMED_BY_WORKER"
+    assert state.call("get_task", id=task)["state"] == "READY"
 
 
 def test_no_call_shows_a_token(own, own_tasks):

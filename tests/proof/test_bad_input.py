@@ -100,6 +100,7 @@ class _Desk:
             "p_content_types": ["text/*"], "p_artifact_max_bytes": 1000,
             "p_tasks": '[{"id": "t", "agent": "codex"}]', "p_source": "dag.yaml",
             "p_dag": "agentmux", "p_step": "push", "p_text": "exited with 1", "p_pattern": "no",
+            "p_all": False,
             "p_place": 1, "p_rest": "1 h", "p_most": 2, "p_pauses": False, "p_advice": "try",
             "p_on_success": "[]", "p_on_failure": "[]", "p_made_by": self.held.id, "p_max_open": 9,
             "p_max_per_day": 9, "p_max_depth": 3,

@@ -28,6 +28,7 @@ OWN = [
     "updated",
     "removed",
     "published",
+    "said",
 ]
 
 

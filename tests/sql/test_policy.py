@@ -254,6 +254,7 @@ HOLDER = {
     ),
     "begin_step": lambda q, job: q.begin_step(job, "push"),
     "end_step": lambda q, job: q.end_step(job, "push"),
+    "hear": lambda q, job: q.hear(job),
 }
 NARROWED = {
     "agents": {"agents": ["claude"]},

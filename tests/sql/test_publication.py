@@ -126,3 +126,20 @@ def test_steps_go_with_their_job(queue, held, clock):
 
     assert queue.prune(HOUR / 2) == 1
     assert queue.select("select * from moonmind_queue.job_publication") == []
+
+
+def test_the_newest_artifact_of_a_name_is_one_since_a_person_retried(queue, held, clock):
+    """What a later attempt goes on from; a job that a person retries begins anew."""
+    queue.put_artifact(held, "codex/session.json", b"one")
+    assert queue.latest_artifact(held.id, "notes.txt") is None
+    later = again(queue, held, clock)
+    queue.put_artifact(later, "codex/session.json", b"two")
+    found = queue.latest_artifact(held.id, "codex/session.json")
+    assert found
+    assert b"".join(queue.read_artifact(found)) == b"two"
+
+    clock.advance(HOUR / 60)
+    queue.fail(later, "no", outcome="fail")
+    queue.retry(held.id)
+
+    assert queue.latest_artifact(held.id, "codex/session.json") is None

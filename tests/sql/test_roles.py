@@ -20,6 +20,7 @@ VIEWS = {
     "queued_job", "kind_rule", "role_overview", "retention_overview",
     "agentmux_task", "agentmux_event", "agentmux_dag", "agentmux_member",
     "job_publication", "failure_overview", "job_follow_up", "job_origin", "allowance_overview",
+    "job_message",
 }  # fmt: skip
 
 

@@ -277,6 +277,17 @@ def test_what_cannot_be_read_is_refused_as_a_whole(queue, db, picture, tasks, fa
     assert picture(db) == before
 
 
+def test_tasks_that_change_into_a_circle_are_refused(queue, db, picture):
+    """Each was fine by itself, and none is new."""
+    queue.seed_dag([task("a"), task("b", "a"), task("c", "b")])
+    before = picture(db)
+
+    with pytest.raises(InvalidArgument, match="circle: a -> c -> b -> a"), db.transaction():
+        queue.seed_dag([task("a", "c"), task("b", "a"), task("c", "b")])
+
+    assert picture(db) == before
+
+
 def _seed_raw(db, tasks):
     from moonmind_queue.errors import from_postgres
 
