@@ -142,6 +142,22 @@ def test_many_that_are_completed_together_each_have_theirs(queue, followers):
     assert kinds == {first: ["a", "b"], second: ["c"]}
 
 
+def test_a_late_worker_brings_nothing(queue, clock, followers, refused):
+    """Who has lost the lease ends nothing; who has it now does."""
+    late = both(queue, max_attempts=5)
+    clock.advance(timedelta(minutes=3))
+    queue.reclaim()
+    clock.advance(timedelta(minutes=3))
+    now = run(queue)
+
+    with refused("MQ001"):
+        queue.complete(late)
+    assert followers(now.id) == []
+    queue.complete(now)
+
+    assert [queue.get(made).kind for made in followers(now.id)] == ["good"]
+
+
 def test_the_follow_up_exists_exactly_when_the_end_does(session):
     """It is made in the transaction that ends the job, and taken back with it."""
     here = Queue(session())
