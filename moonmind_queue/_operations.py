@@ -176,6 +176,34 @@ def set_policy(
     )
 
 
+def set_allowance(
+    role: str,
+    *,
+    agents: Sequence[str] | None = None,
+    kinds: Sequence[str] | None = None,
+    repositories: Sequence[str] | None = None,
+    max_open: int | None = None,
+    max_per_day: int | None = None,
+    max_depth: int | None = None,
+) -> Call[None]:
+    """Bind what a login may enqueue; ``None`` admits all, and nothing else lifts the allowance.
+
+    ``max_open`` bounds its unfinished jobs, ``max_per_day`` those of 24 hours, ``max_depth`` how
+    many generations of jobs made by jobs there may be.
+    """
+    return value(
+        "set_allowance",
+        nothing,
+        role=role,
+        agents=_listed(agents),
+        kinds=_listed(kinds),
+        repositories=_listed(repositories),
+        max_open=max_open,
+        max_per_day=max_per_day,
+        max_depth=max_depth,
+    )
+
+
 def drop_policy(role: str) -> Call[bool]:
     """Take a role's policy away, and return whether it had one."""
     return value("drop_policy", bool, role=role)

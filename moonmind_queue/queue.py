@@ -58,6 +58,7 @@ class Queue:
 
     enqueue = _calls.method(_calls.enqueue)
     enqueue_many = _calls.method(_calls.enqueue_many)
+    replay = _calls.method(_calls.replay)
 
     # --- hold a lease ----------------------------------------------------------------------
 
@@ -287,6 +288,7 @@ class Queue:
     drop_budget = _calls.method(_usage.drop_budget)
     set_policy = _calls.method(_operations.set_policy)
     drop_policy = _calls.method(_operations.drop_policy)
+    set_allowance = _calls.method(_operations.set_allowance)
     repair = _calls.method(_operations.repair)
     prune = _calls.method(_operations.prune)
     maintain = _calls.method(_history.maintain)

@@ -122,6 +122,14 @@ def test_agent_sees_no_secret(bench: Any, sandbox: str) -> None:
         assert f"{word}=" not in ended.context.stored_log
 
 
+def test_codex_knows_its_job_and_the_commands_of_the_agent_do_not(bench: Any) -> None:
+    """MOONMIND_JOB_ID is for MCP servers, which Codex starts itself."""
+    of_codex = "tr '\\0' '\\n' < /proc/$PPID/environ | grep MOONMIND; echo =$MOONMIND_JOB_ID="
+    ended = bench.run([[shell(of_codex)], [say("Done.")]], sandbox="danger-full-access")
+    assert "\nMOONMIND_JOB_ID=7\n" in ended.context.stored_log
+    assert "\n==\n" in ended.context.stored_log
+
+
 def test_no_secret_leaves(bench: Any) -> None:
     """Whatever the agent finds and prints or writes, nothing secret is in what leaves."""
     secrets = [bench.environ[name] for name in ("PGPASSWORD", "GITHUB_TOKEN")]
