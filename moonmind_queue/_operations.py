@@ -5,13 +5,18 @@ from datetime import datetime, timedelta
 
 from moonmind_queue._calls import Call, column, nothing, rows, value
 from moonmind_queue._values import storable
-from moonmind_queue.model import FailureRule, Fault, JobState
+from moonmind_queue.model import FailureRule, Fault, JobState, Reclaimed
 
 NO_TIME = timedelta(0)
 
 
 def _listed(names: Sequence[str] | None) -> list[str] | None:
     return None if names is None else list(names)
+
+
+def reclaim(limit: int = 100) -> Call[list[Reclaimed]]:
+    """Take back jobs whose lease ran out; workers do this on a timer, anybody may."""
+    return rows(Reclaimed, "reclaim", limit=limit)
 
 
 def unlock(job_id: int, *, force: bool = False) -> Call[JobState]:
