@@ -51,10 +51,12 @@ from moonmind_queue.model import (
     JobSummary,
     LogChunk,
     Maintained,
+    Overspent,
     Reclaimed,
     Renewal,
     Schedule,
     Step,
+    Tokens,
 )
 from moonmind_queue.queue import Queue, connect
 
@@ -92,6 +94,7 @@ __all__ = [
     "LogChunk",
     "Maintained",
     "NotAllowed",
+    "Overspent",
     "Queue",
     "QueueError",
     "Reclaimed",
@@ -103,6 +106,7 @@ __all__ = [
     "SettingsError",
     "Step",
     "Stopped",
+    "Tokens",
     "Unfit",
     "UnknownKind",
     "Worker",

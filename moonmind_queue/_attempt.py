@@ -16,7 +16,7 @@ from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 from moonmind_queue._live_log import LiveLog, Piece
 from moonmind_queue.errors import DatabaseUnavailable, InvalidPayload, LeaseLost, QueueError
 from moonmind_queue.executors import Block, CoolDown, Fail, Retry, Runner, Stopped, Unfit
-from moonmind_queue.model import Artifact, ClaimedJob, Step
+from moonmind_queue.model import Artifact, ClaimedJob, Overspent, Step, Tokens
 from moonmind_queue.queue import Queue
 
 log = structlog.get_logger()
@@ -58,7 +58,7 @@ class Attempt:
 
     __slots__ = (
         *("_shared", "_stop", "abandoned", "begun"),
-        *("deadline", "job", "lost", "started", "stopping"),
+        *("deadline", "job", "lost", "overspent", "started", "stopping"),
     )
 
     def __init__(self, job: ClaimedJob, deadline: float, shared: Shared, *, started: bool) -> None:
@@ -69,6 +69,7 @@ class Attempt:
         self.lost = False
         self.abandoned = False  # handed back although it did not end
         self.stopping = False
+        self.overspent: Overspent | None = None  # why it must end
         self._shared = shared
         self._stop: threading.Event | None = None  # most jobs never ask for it
 
@@ -119,6 +120,9 @@ class Attempt:
             result = executor.run(job, context)
             return Ending("done", result=result, jobs=context.jobs)
         except Stopped as stopped:
+            if self.overspent and not self.lost:
+                verdict = "block" if self.overspent.outcome == "block" else "stopped"
+                return Ending(verdict, reason=self.overspent.reason)
             if self.stopping:
                 return Ending("stopped", reason=str(stopped))
             return Ending("retry", reason=f"stopped by itself: {stopped}")
@@ -214,6 +218,23 @@ class JobContext:
     def pushed(self) -> list[str]:
         """Return every commit that this job has ever pushed, or was about to."""
         return self._persist("pushed", lambda queue: queue.pushed(self._job.id))
+
+    def count_usage(
+        self, thread: str, model: str | None, used: Tokens, *, done: bool = False
+    ) -> None:
+        """Say what a thread has used; ends the attempt when that is too much, and fails none."""
+        try:
+            with self._queue(10) as queue:
+                verdict = queue.count_usage(self._job, thread, model, used)
+        except LeaseLost:
+            self._attempt.stop()
+        except (QueueError, psycopg.Error, PoolTimeout, PoolClosed) as error:
+            log.warning("job.usage_lost", job=self._job.id, thread=thread, error=str(error))
+        else:
+            if verdict and not done and not self._attempt.stopping:
+                log.warning("job.overspent", job=self._job.id, reason=verdict.reason)
+                self._attempt.overspent = verdict
+                self._attempt.stop()
 
     def begin_step(
         self, step: str, content: str = "", data: Mapping[str, Any] | None = None

@@ -299,3 +299,21 @@ class FailureRule:
     most: int | None
     pauses: bool
     advice: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """Tokens of a model; ``cached_input`` is part of ``input``, ``reasoning`` of ``output``."""
+
+    input: int
+    cached_input: int = 0
+    output: int = 0
+    reasoning: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overspent:
+    """A budget is used up: how the attempt is to end, ``block`` or ``release``, and why."""
+
+    outcome: str
+    reason: str

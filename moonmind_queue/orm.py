@@ -31,6 +31,16 @@ from sqlalchemy.types import NULLTYPE
 from moonmind_queue import _calls, errors
 from moonmind_queue._calls import SCHEMA, Call
 from moonmind_queue._kin_views import AllowanceOverview, JobFollowUp, JobOrigin
+from moonmind_queue._usage_views import (
+    BudgetOverview,
+    JobUsage,
+    PriceOverview,
+    UsageByAgent,
+    UsageByDay,
+    UsageByModel,
+    UsageByRepository,
+    UsageOverview,
+)
 from moonmind_queue._values import json_text
 from moonmind_queue._views import (
     AgentmuxDag,
@@ -70,6 +80,7 @@ __all__ = [
     "ArtifactContent",
     "AsyncSessionQueue",
     "BlockedJob",
+    "BudgetOverview",
     "FailureOverview",
     "JobArtifact",
     "JobDocument",
@@ -80,9 +91,11 @@ __all__ = [
     "JobOrigin",
     "JobOverview",
     "JobPublication",
+    "JobUsage",
     "KindRule",
     "LimitOverview",
     "PausedAgent",
+    "PriceOverview",
     "QueueFault",
     "QueueStatus",
     "QueuedJob",
@@ -91,6 +104,11 @@ __all__ = [
     "ScheduleOverview",
     "SessionQueue",
     "UnservedLane",
+    "UsageByAgent",
+    "UsageByDay",
+    "UsageByModel",
+    "UsageByRepository",
+    "UsageOverview",
     "View",
     "WorkerOverview",
 ]

@@ -24,6 +24,7 @@ from moonmind_queue import (
     _operations,
     _scheduling,
     _steps,
+    _usage,
     _workers,
     errors,
 )
@@ -252,6 +253,7 @@ class Queue:
 
     begin_step = _calls.method(_steps.begin_step)
     end_step = _calls.method(_steps.end_step)
+    count_usage = _calls.method(_usage.count_usage)
     steps = _calls.method(_steps.steps)
     pushed = _calls.method(_steps.pushed)
     latest_artifact = _calls.method(_steps.latest_artifact)
@@ -266,7 +268,6 @@ class Queue:
 
     cancel = _calls.method(_calls.cancel)
     retry = _calls.method(_calls.retry)
-
     unlock = _calls.method(_operations.unlock)
     seed_dag = _calls.method(_dags.seed_dag)
     reset_dag = _calls.method(_dags.reset_dag)
@@ -280,6 +281,10 @@ class Queue:
     set_limit = _calls.method(_operations.set_limit)
     set_timeout = _calls.method(_operations.set_timeout)
     set_backoff = _calls.method(_operations.set_backoff)
+    set_price = _calls.method(_usage.set_price)
+    drop_price = _calls.method(_usage.drop_price)
+    set_budget = _calls.method(_usage.set_budget)
+    drop_budget = _calls.method(_usage.drop_budget)
     set_policy = _calls.method(_operations.set_policy)
     drop_policy = _calls.method(_operations.drop_policy)
     set_allowance = _calls.method(_operations.set_allowance)

@@ -4,7 +4,8 @@
 --   * A null list of agents or kinds admits all of them; a worker must offer every capability that
 --     a lane requires.
 --   * What is asked for is narrowed to the policy.
---   * A lane of a paused agent is not open. What run_limit has to say, _room() says.
+--   * A lane of a paused agent is not open, nor one whose budget is used up. What run_limit has to
+--     say, _room() says.
 -- Errors    MQ004 when the policy leaves none of the agents or none of the kinds.
 create or replace function moonmind_queue._open_lanes(
     p_agents       text[],
@@ -36,6 +37,7 @@ begin
           and capabilities <@ v_offered
           and (p_policy.role is null or _permits(p_policy, lane))
           and not (exists (select from pause) and _is_paused(agent))
+          and not (exists (select from spent_budget) and _spent(agent, repository) is not null)
     );
 end;
 $$;

@@ -1,8 +1,9 @@
--- _queue(job, run_at) → its new state: queued, or waiting while a dependency is not met.
+-- _queue(job, run_at) → its new state: queued, waiting while a dependency is not met, or blocked.
 --
 -- Contract
 --   * The one way back into the queue: after a failure, a lost lease, a release, a retry.
 --   * A job that has become pointless meanwhile is cancelled instead.
+--   * A job that has used up its own budget is blocked: another attempt would use more.
 --   * Any lease is gone; the error stays until the job succeeds.
 -- Locks     the job is locked by the caller.
 create or replace function moonmind_queue._queue(p_job_id bigint, p_run_at timestamptz)
@@ -17,7 +18,14 @@ declare
     v_now   constant timestamptz := _now();
     v_unmet constant integer := _unmet(p_job_id);
     v_job   job;
+    v_spent text;
 begin
+    if exists (select from usage where job_id = p_job_id and not over) then
+        v_spent := _overspent(p_job_id);
+        if v_spent is not null then
+            return _end(p_job_id, 'blocked', v_spent, 'blocked', 'warn');
+        end if;
+    end if;
     delete from lease where job_id = p_job_id;
     update job
     set unmet = v_unmet,

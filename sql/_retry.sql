@@ -2,7 +2,8 @@
 --
 -- Contract
 --   * Dependents that counted its end as met and have not started wait for it again.
---   * It begins from the start: steps of its publication that were done are not gone on from.
+--   * It begins from the start: steps of its publication that were done are not gone on from, and what it
+--     has used so far no longer counts against its own budget.
 --   * A time to expire that has passed no longer counts: whoever retries a job wants it to run.
 -- Locks     the job is locked by the caller; its dependents, in id order.
 -- Events    retried; waiting for dependents that were queued.
@@ -22,6 +23,7 @@ begin
     set attempt = 0, result = null, expires_at = case when not v_pointless then expires_at end
     where id = p_job.id;
     update publication set over = true where job_id = p_job.id;
+    update usage set over = true where job_id = p_job.id;
     perform _log(p_job.id, 'retried', format('was %s', p_job.state));
     return _queue(p_job.id, p_run_at);
 end;

@@ -20,7 +20,7 @@ security definer
 set search_path = moonmind_queue, pg_temp
 as $$
 declare
-    v_own   constant text[] := '{created,ready,waiting,claimed,started,completed,failed,released,expired,timed_out,cancel_requested,cancelled,blocked,dead_lettered,retried,unlocked,repaired,scheduled,artifact,updated,removed,published,said}';
+    v_own   constant text[] := '{created,ready,waiting,claimed,started,completed,failed,released,expired,timed_out,cancel_requested,cancelled,blocked,dead_lettered,retried,unlocked,repaired,scheduled,artifact,updated,removed,published,said,overspent}';
     v_lease constant lease := _lock_lease(p_job_id, p_token);
 begin
     if p_type is null or p_type !~ '^[a-z][a-z_]{0,62}$' or p_type = any (v_own) then

@@ -27,7 +27,8 @@ grant usage on schema moonmind_queue to moonmind_producer, moonmind_worker, moon
 -- Views call these with the rights of whoever reads them.
 grant execute on function moonmind_queue._now(), moonmind_queue._is_met(text, text),
     moonmind_queue._rank(integer, timestamptz), moonmind_queue._task_state(text), moonmind_queue._task_event(text),
-    moonmind_queue._permits(moonmind_queue.policy, moonmind_queue.lane)
+    moonmind_queue._permits(moonmind_queue.policy, moonmind_queue.lane),
+    moonmind_queue._token_cost(moonmind_queue.token_price, numeric, numeric, numeric)
 to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 
 grant select on
@@ -133,4 +134,19 @@ grant select on moonmind_queue.job_follow_up, moonmind_queue.job_origin, moonmin
 to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 
 grant execute on function moonmind_queue.set_allowance(text, text[], text[], text[], integer, integer, integer)
+to moonmind_operator;
+
+grant select on moonmind_queue.job_usage, moonmind_queue.usage_overview, moonmind_queue.usage_by_repository,
+    moonmind_queue.usage_by_model, moonmind_queue.usage_by_agent, moonmind_queue.usage_by_day,
+    moonmind_queue.price_overview, moonmind_queue.budget_overview
+to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
+
+grant execute on function moonmind_queue.count_usage(bigint, bigint, text, text, bigint, bigint, bigint, bigint)
+to moonmind_worker;
+
+grant execute on function
+    moonmind_queue.set_price(text, numeric, numeric, numeric, date, text),
+    moonmind_queue.drop_price(text, date),
+    moonmind_queue.set_budget(text, text, text, bigint, numeric),
+    moonmind_queue.drop_budget(text, text, text)
 to moonmind_operator;

@@ -73,6 +73,7 @@ begin
             select min(until) from pause
             where until > v_now and (p_agents is null or agent = '*' or agent = any (p_agents))
         ),
+        (select min(until) from spent_budget where until > v_now),
         (select min(due_at) from schedule)
     ) into v_due;
     due := case when v_due is not null then greatest(v_due - v_now, interval '0') end;

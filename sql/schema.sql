@@ -8,7 +8,7 @@
 -- Only the functions beside this file write these tables, so no foreign keys guard the hot ones.
 -- Lock order, everywhere: the schedule or the DAG; the jobs acted on and those that depend on them, in one id order (a
 -- job's id is above those of all that it needs, unless seed_dag() changed these; see _lock_late()); of one job first its row in `job`, then `ready` or
--- `scheduled`, then `lease`; last `pause` and `sleeper`. `claim` and `reclaim` never wait: they skip
+-- `scheduled`, then `lease`; then the budgets (see _lock_budgets()) and `usage_day`; last `pause` and `sleeper`. `claim` and `reclaim` never wait: they skip
 -- what is locked.
 create schema if not exists moonmind_queue;
 
@@ -660,3 +660,110 @@ values
     ('pull_request_refused', 140, 'gh', 'http 4(04|22)\M|could not resolve to a repository|no commits between',
      'block', null, null, false, ''),
     ('timeout', 210, 'run', 'exceeded \d|no event of', 'retry', null, 2, false, '');
+
+create domain moonmind_queue.token_number as bigint
+    constraint tokens_are_not_negative check (value >= 0 and value < 1000000000000000);
+
+comment on domain moonmind_queue.token_number is 'A number of tokens of a model.';
+
+create table moonmind_queue.usage_thread (
+    job_id              bigint not null,
+    thread              text   not null,
+    token               bigint not null,
+    input_tokens        moonmind_queue.token_number not null,
+    cached_input_tokens moonmind_queue.token_number not null,
+    output_tokens       moonmind_queue.token_number not null,
+    reasoning_tokens    moonmind_queue.token_number not null,
+    primary key (job_id, thread, token),
+    constraint usage_thread_is_given check (thread <> '' and length(thread) <= 200)
+);
+
+comment on table moonmind_queue.usage_thread
+is 'Where the counters of a conversation with a model stood when an attempt last told: they count from its beginning.';
+comment on column moonmind_queue.usage_thread.token is 'Of the lease of that attempt.';
+
+create table moonmind_queue.usage (
+    job_id              bigint  not null,
+    token               bigint  not null,
+    model               text    not null,
+    day                 date    not null,
+    attempt             integer not null,
+    input_tokens        moonmind_queue.token_number not null,
+    cached_input_tokens moonmind_queue.token_number not null,
+    output_tokens       moonmind_queue.token_number not null,
+    reasoning_tokens    moonmind_queue.token_number not null,
+    over                boolean not null default false,
+    primary key (job_id, token, model, day),
+    constraint usage_model_is_short check (length(model) <= 200)
+);
+
+comment on table moonmind_queue.usage is 'What each attempt used, by model and by day of UTC.';
+comment on column moonmind_queue.usage.token is 'Of the lease of the attempt.';
+comment on column moonmind_queue.usage.model is ''''' where nobody said which.';
+comment on column moonmind_queue.usage.over is 'Of a run before somebody retried the job: the job''s own budget no longer counts it.';
+
+create table moonmind_queue.usage_day (
+    day                 date not null,
+    agent               text not null,
+    kind                text not null,
+    repository          text not null,
+    model               text not null,
+    input_tokens        moonmind_queue.token_number not null,
+    cached_input_tokens moonmind_queue.token_number not null,
+    output_tokens       moonmind_queue.token_number not null,
+    reasoning_tokens    moonmind_queue.token_number not null,
+    primary key (day, agent, kind, repository, model)
+);
+
+comment on table moonmind_queue.usage_day is 'What all jobs used each day of UTC; it stays when the jobs are pruned.';
+
+create table moonmind_queue.token_price (
+    model        text    not null,
+    since        date    not null,
+    input        numeric not null,
+    cached_input numeric not null,
+    output       numeric not null,
+    currency     text    not null,
+    primary key (model, since),
+    constraint token_price_model_is_given check (model <> '' and length(model) <= 200),
+    constraint token_price_is_not_negative check (least(input, cached_input, output) >= 0 and greatest(input, cached_input, output) < 1000000),
+    constraint token_price_since_is_near check (since >= date '2000-01-01' and since < date '9000-01-01'),
+    constraint token_price_currency_is_a_word check (currency ~ '^[A-Z]{3}$')
+);
+
+comment on table moonmind_queue.token_price
+is 'What a million tokens of a model cost from some day on. Model * serves every model without a row.';
+
+create table moonmind_queue.budget (
+    scope  text not null,
+    name   text not null,
+    period text not null,
+    tokens moonmind_queue.token_number,
+    cost   numeric,
+    primary key (scope, name, period),
+    constraint budget_scope_is_known check (scope in ('job', 'repository', 'agent', 'queue')),
+    constraint budget_name_is_given check (name <> '' and length(name) <= 500),
+    constraint budget_period_is_known check (period in ('day', 'month', 'total')),
+    constraint budget_of_a_job_is_for_all_its_attempts check (scope <> 'job' or period = 'total'),
+    constraint budget_of_the_queue_has_no_name check (scope <> 'queue' or name = '*'),
+    constraint budget_bounds_something check (tokens is not null or cost is not null),
+    constraint budget_is_positive check (tokens > 0 and coalesce(cost, 1) > 0 or tokens is null and cost > 0),
+    constraint budget_cost_is_a_number check (cost < 1000000000000)
+);
+
+comment on table moonmind_queue.budget
+is 'How much may be used: tokens, money, or whatever is used up first. Name * serves each name without a row.';
+comment on column moonmind_queue.budget.scope is 'job (name is the kind), repository, agent, or queue for all together.';
+comment on column moonmind_queue.budget.period is 'A day or a month of UTC, or total.';
+
+create table moonmind_queue.spent_budget (
+    scope  text not null,
+    name   text not null,
+    period text not null,
+    until  timestamptz,
+    reason text not null,
+    primary key (scope, name, period)
+);
+
+comment on table moonmind_queue.spent_budget
+is 'Budgets that are used up, so that a claim has next to nothing to look at; null until: for good.';

@@ -357,10 +357,20 @@ stopped as (
     join moonmind_queue.paused_agent as paused on paused.agent in (lane.agent, '*')
     order by lane.id, paused.until desc nulls first, paused.agent
 ),
+overspent as (
+    select distinct on (lane.id) lane.id as lane_id,
+           spent.reason || coalesce(to_char(spent.until at time zone 'UTC', '", until "YYYY-MM-DD HH24:MI" UTC"'), '') as reason
+    from moonmind_queue.lane
+    join moonmind_queue.spent_budget as spent
+        on (spent.scope, spent.name) in (('repository', lane.repository), ('agent', lane.agent), ('queue', '*'))
+    where spent.until is null or spent.until > moonmind_queue._now()
+    order by lane.id, spent.until desc nulls first, spent.scope
+),
 held_back as materialized (  -- by lane, not by job, as these reasons are
-    select lane.id as lane_id, coalesce(stopped.reason, used_up.reason, unserved.reason) as reason
+    select lane.id as lane_id, coalesce(stopped.reason, overspent.reason, used_up.reason, unserved.reason) as reason
     from moonmind_queue.lane
     left join stopped on stopped.lane_id = lane.id
+    left join overspent on overspent.lane_id = lane.id
     left join used_up on used_up.lane_id = lane.id
     left join moonmind_queue.unserved_lane as unserved on unserved.lane_id = lane.id
 ),
@@ -377,7 +387,7 @@ cross join present
 where job.state = 'queued';
 
 comment on view moonmind_queue.queued_job
-is 'Queued jobs and why they do not run yet, in words: time, pause, limit, no worker; null: waits for its turn.';
+is 'Queued jobs and why they do not run yet, in words: time, pause, budget, limit, no worker; null: waits for its turn.';
 
 create or replace view moonmind_queue.kind_rule as
 select coalesce(backoff.kind, run_timeout.kind) as kind, run_timeout.timeout,
@@ -552,3 +562,150 @@ cross join lateral (
 
 comment on view moonmind_queue.allowance_overview
 is 'What logins may enqueue, and how much of it they have used; null: as much as they like.';
+
+-- Costs are summed where prices are known; the tokens that have none are told beside them, so that
+-- a sum that is too low can be seen to be.
+create or replace view moonmind_queue.job_usage as
+select usage.job_id, usage.attempt, usage.attempt || '-' || usage.token as run, usage.day,
+       usage.model,
+       usage.input_tokens::bigint as input_tokens, usage.cached_input_tokens::bigint as cached_input_tokens,
+       usage.output_tokens::bigint as output_tokens, usage.reasoning_tokens::bigint as reasoning_tokens,
+       moonmind_queue._token_cost(price, usage.input_tokens, usage.cached_input_tokens, usage.output_tokens) as cost,
+       not usage.over as counts
+from moonmind_queue.usage
+left join lateral (
+    select *
+    from moonmind_queue.token_price
+    where token_price.model in (usage.model, '*') and token_price.since <= usage.day
+    order by token_price.model = '*', token_price.since desc
+    limit 1
+) as price on true;
+
+comment on view moonmind_queue.job_usage is 'What each attempt used, by model and day of UTC; order by job_id, run, day.';
+comment on column moonmind_queue.job_usage.model is 'Empty where nobody said which.';
+comment on column moonmind_queue.job_usage.cached_input_tokens is 'Part of the input; as reasoning_tokens are of the output.';
+comment on column moonmind_queue.job_usage.cost is 'In the currency of price_overview; null where no price is known.';
+comment on column moonmind_queue.job_usage.counts is 'Whether it counts against the job''s own budget: not from before somebody retried it.';
+
+create or replace view moonmind_queue.usage_overview as
+select day, agent, kind, repository, model,
+       input_tokens::bigint as input_tokens, cached_input_tokens::bigint as cached_input_tokens,
+       output_tokens::bigint as output_tokens, reasoning_tokens::bigint as reasoning_tokens, cost,
+       case when cost is null then input_tokens + output_tokens else 0 end as unpriced_tokens
+from (
+    select usage_day.*,
+           moonmind_queue._token_cost(price, input_tokens, cached_input_tokens, output_tokens) as cost
+    from moonmind_queue.usage_day
+    left join lateral (
+        select *
+        from moonmind_queue.token_price
+        where token_price.model in (usage_day.model, '*') and token_price.since <= usage_day.day
+        order by token_price.model = '*', token_price.since desc
+        limit 1
+    ) as price on true
+) as priced;
+
+comment on view moonmind_queue.usage_overview
+is 'What all jobs used, by day of UTC, agent, kind, repository and model; those that were pruned too.';
+comment on column moonmind_queue.usage_overview.repository is 'Empty where the job named none, as model where nobody said which.';
+comment on column moonmind_queue.usage_overview.cost is 'In the currency of price_overview; null where no price is known.';
+
+create or replace view moonmind_queue.usage_by_repository as
+select repository, sum(input_tokens)::bigint as input_tokens, sum(cached_input_tokens)::bigint as cached_input_tokens,
+       sum(output_tokens)::bigint as output_tokens, sum(reasoning_tokens)::bigint as reasoning_tokens,
+       sum(cost) as cost, sum(unpriced_tokens)::bigint as unpriced_tokens
+from moonmind_queue.usage_overview
+group by repository;
+
+comment on view moonmind_queue.usage_by_repository is 'What all jobs used, by repository; cost is what of it has a price.';
+
+create or replace view moonmind_queue.usage_by_model as
+select model, sum(input_tokens)::bigint as input_tokens, sum(cached_input_tokens)::bigint as cached_input_tokens,
+       sum(output_tokens)::bigint as output_tokens, sum(reasoning_tokens)::bigint as reasoning_tokens,
+       sum(cost) as cost, sum(unpriced_tokens)::bigint as unpriced_tokens
+from moonmind_queue.usage_overview
+group by model;
+
+comment on view moonmind_queue.usage_by_model is 'What all jobs used, by model; cost is what of it has a price.';
+
+create or replace view moonmind_queue.usage_by_agent as
+select agent, sum(input_tokens)::bigint as input_tokens, sum(cached_input_tokens)::bigint as cached_input_tokens,
+       sum(output_tokens)::bigint as output_tokens, sum(reasoning_tokens)::bigint as reasoning_tokens,
+       sum(cost) as cost, sum(unpriced_tokens)::bigint as unpriced_tokens
+from moonmind_queue.usage_overview
+group by agent;
+
+comment on view moonmind_queue.usage_by_agent is 'What all jobs used, by agent; cost is what of it has a price.';
+
+create or replace view moonmind_queue.usage_by_day as
+select day, sum(input_tokens)::bigint as input_tokens, sum(cached_input_tokens)::bigint as cached_input_tokens,
+       sum(output_tokens)::bigint as output_tokens, sum(reasoning_tokens)::bigint as reasoning_tokens,
+       sum(cost) as cost, sum(unpriced_tokens)::bigint as unpriced_tokens
+from moonmind_queue.usage_overview
+group by day;
+
+comment on view moonmind_queue.usage_by_day is 'What all jobs used, by day of UTC; cost is what of it has a price.';
+
+create or replace view moonmind_queue.price_overview as
+select model, since, input, cached_input, output, currency
+from moonmind_queue.token_price;
+
+comment on view moonmind_queue.price_overview
+is 'What a million tokens of each model cost, and from which day on; * serves every model without a price.';
+
+create or replace view moonmind_queue.budget_overview as
+with present as (
+    select moonmind_queue._now() at time zone 'UTC' as now
+),
+bounded as (
+    select budget.*,
+           case period when 'total' then date '-infinity' else date_trunc(period, present.now)::date end as begins,
+           case when period <> 'total'
+               then (date_trunc(period, present.now) + ('1 ' || period)::interval) at time zone 'UTC' end as until
+    from moonmind_queue.budget
+    cross join present
+),
+used as (
+    select scope.scope, scope.name, usage.day, usage.input_tokens + usage.output_tokens as tokens, usage.cost
+    from moonmind_queue.usage_overview as usage
+    cross join lateral (
+        values ('repository', usage.repository), ('agent', usage.agent), ('queue', '*')
+    ) as scope (scope, name)
+    where scope.name <> ''
+),
+applied as (
+    select bounded.scope, coalesce(spent.name, bounded.name) as name, bounded.period, bounded.tokens, bounded.cost, bounded.until,
+           case when bounded.scope <> 'job' then coalesce(spent.tokens, 0) end as used_tokens,
+           spent.cost as used_cost
+    from bounded
+    left join lateral (
+        select used.name, sum(used.tokens)::bigint as tokens, sum(used.cost) as cost
+        from used
+        where used.scope = bounded.scope
+          and used.day >= bounded.begins
+          and (used.name = bounded.name or bounded.name = '*' and not exists (
+              select from moonmind_queue.budget as own
+              where own.scope = used.scope and own.name = used.name and own.period = bounded.period
+          ))
+        group by used.name
+    ) as spent on true
+)
+select scope, name, period, tokens::bigint as tokens, cost, used_tokens, used_cost, until, state.used_up,
+       case when state.used_up then format(
+           'the budget of %s%s is used up: %s',
+           case scope when 'queue' then 'the queue' else scope || ' ' || name end,
+           case period when 'total' then '' else ' for the ' || period end,
+           case when used_tokens >= tokens then format('%s of %s tokens', used_tokens, tokens)
+                else format('%s of %s %s', trim_scale(round(used_cost, 4)), cost,
+                            (select currency from moonmind_queue.token_price limit 1)) end
+       ) end as reason
+from applied
+cross join lateral (
+    select coalesce(used_tokens >= tokens, false) or coalesce(used_cost >= cost, false) as used_up
+) as state;
+
+comment on view moonmind_queue.budget_overview
+is 'Every budget and what is used of it in this period; * serves every name that is not listed.';
+comment on column moonmind_queue.budget_overview.used_tokens is 'Input and output; null for the budget of each job, which has its own sum.';
+comment on column moonmind_queue.budget_overview.used_cost is 'What of it has a price.';
+comment on column moonmind_queue.budget_overview.until is 'When the period ends and the budget is whole again; null: never.';

@@ -9,7 +9,7 @@
 -- Only the functions beside this file write these tables, so no foreign keys guard the hot ones.
 -- Lock order, everywhere: the schedule or the DAG; the jobs acted on and those that depend on them, in one id order (a
 -- job's id is above those of all that it needs, unless seed_dag() changed these; see _lock_late()); of one job first its row in `job`, then `ready` or
--- `scheduled`, then `lease`; last `pause` and `sleeper`. `claim` and `reclaim` never wait: they skip
+-- `scheduled`, then `lease`; then the budgets (see _lock_budgets()) and `usage_day`; last `pause` and `sleeper`. `claim` and `reclaim` never wait: they skip
 -- what is locked.
 create schema if not exists moonmind_queue;
 
@@ -661,6 +661,113 @@ values
     ('pull_request_refused', 140, 'gh', 'http 4(04|22)\M|could not resolve to a repository|no commits between',
      'block', null, null, false, ''),
     ('timeout', 210, 'run', 'exceeded \d|no event of', 'retry', null, 2, false, '');
+
+create domain moonmind_queue.token_number as bigint
+    constraint tokens_are_not_negative check (value >= 0 and value < 1000000000000000);
+
+comment on domain moonmind_queue.token_number is 'A number of tokens of a model.';
+
+create table moonmind_queue.usage_thread (
+    job_id              bigint not null,
+    thread              text   not null,
+    token               bigint not null,
+    input_tokens        moonmind_queue.token_number not null,
+    cached_input_tokens moonmind_queue.token_number not null,
+    output_tokens       moonmind_queue.token_number not null,
+    reasoning_tokens    moonmind_queue.token_number not null,
+    primary key (job_id, thread, token),
+    constraint usage_thread_is_given check (thread <> '' and length(thread) <= 200)
+);
+
+comment on table moonmind_queue.usage_thread
+is 'Where the counters of a conversation with a model stood when an attempt last told: they count from its beginning.';
+comment on column moonmind_queue.usage_thread.token is 'Of the lease of that attempt.';
+
+create table moonmind_queue.usage (
+    job_id              bigint  not null,
+    token               bigint  not null,
+    model               text    not null,
+    day                 date    not null,
+    attempt             integer not null,
+    input_tokens        moonmind_queue.token_number not null,
+    cached_input_tokens moonmind_queue.token_number not null,
+    output_tokens       moonmind_queue.token_number not null,
+    reasoning_tokens    moonmind_queue.token_number not null,
+    over                boolean not null default false,
+    primary key (job_id, token, model, day),
+    constraint usage_model_is_short check (length(model) <= 200)
+);
+
+comment on table moonmind_queue.usage is 'What each attempt used, by model and by day of UTC.';
+comment on column moonmind_queue.usage.token is 'Of the lease of the attempt.';
+comment on column moonmind_queue.usage.model is ''''' where nobody said which.';
+comment on column moonmind_queue.usage.over is 'Of a run before somebody retried the job: the job''s own budget no longer counts it.';
+
+create table moonmind_queue.usage_day (
+    day                 date not null,
+    agent               text not null,
+    kind                text not null,
+    repository          text not null,
+    model               text not null,
+    input_tokens        moonmind_queue.token_number not null,
+    cached_input_tokens moonmind_queue.token_number not null,
+    output_tokens       moonmind_queue.token_number not null,
+    reasoning_tokens    moonmind_queue.token_number not null,
+    primary key (day, agent, kind, repository, model)
+);
+
+comment on table moonmind_queue.usage_day is 'What all jobs used each day of UTC; it stays when the jobs are pruned.';
+
+create table moonmind_queue.token_price (
+    model        text    not null,
+    since        date    not null,
+    input        numeric not null,
+    cached_input numeric not null,
+    output       numeric not null,
+    currency     text    not null,
+    primary key (model, since),
+    constraint token_price_model_is_given check (model <> '' and length(model) <= 200),
+    constraint token_price_is_not_negative check (least(input, cached_input, output) >= 0 and greatest(input, cached_input, output) < 1000000),
+    constraint token_price_since_is_near check (since >= date '2000-01-01' and since < date '9000-01-01'),
+    constraint token_price_currency_is_a_word check (currency ~ '^[A-Z]{3}$')
+);
+
+comment on table moonmind_queue.token_price
+is 'What a million tokens of a model cost from some day on. Model * serves every model without a row.';
+
+create table moonmind_queue.budget (
+    scope  text not null,
+    name   text not null,
+    period text not null,
+    tokens moonmind_queue.token_number,
+    cost   numeric,
+    primary key (scope, name, period),
+    constraint budget_scope_is_known check (scope in ('job', 'repository', 'agent', 'queue')),
+    constraint budget_name_is_given check (name <> '' and length(name) <= 500),
+    constraint budget_period_is_known check (period in ('day', 'month', 'total')),
+    constraint budget_of_a_job_is_for_all_its_attempts check (scope <> 'job' or period = 'total'),
+    constraint budget_of_the_queue_has_no_name check (scope <> 'queue' or name = '*'),
+    constraint budget_bounds_something check (tokens is not null or cost is not null),
+    constraint budget_is_positive check (tokens > 0 and coalesce(cost, 1) > 0 or tokens is null and cost > 0),
+    constraint budget_cost_is_a_number check (cost < 1000000000000)
+);
+
+comment on table moonmind_queue.budget
+is 'How much may be used: tokens, money, or whatever is used up first. Name * serves each name without a row.';
+comment on column moonmind_queue.budget.scope is 'job (name is the kind), repository, agent, or queue for all together.';
+comment on column moonmind_queue.budget.period is 'A day or a month of UTC, or total.';
+
+create table moonmind_queue.spent_budget (
+    scope  text not null,
+    name   text not null,
+    period text not null,
+    until  timestamptz,
+    reason text not null,
+    primary key (scope, name, period)
+);
+
+comment on table moonmind_queue.spent_budget
+is 'Budgets that are used up, so that a claim has next to nothing to look at; null until: for good.';
 -- <<<
 -- >>> sql/_add_follow_ups.sql
 -- _add_follow_ups(jobs, ids, made, try) → void; keeps what those of the jobs that are new list.
@@ -955,6 +1062,51 @@ end;
 $$;
 
 comment on function moonmind_queue._add_origins(jsonb, bigint[], bigint[], text) is 'Note from which job others came.';
+-- <<<
+-- >>> sql/_add_usage.sql
+-- _add_usage(new, attempt, lane, model, day) → void; new tokens of an attempt, added to it and to the day.
+--
+-- Locks     the rows of the attempt and of the day.
+create or replace function moonmind_queue._add_usage(
+    p_new     moonmind_queue.usage_thread,
+    p_attempt integer,
+    p_lane    moonmind_queue.lane,
+    p_model   text,
+    p_day     date
+)
+returns void
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+as $$
+begin
+    if greatest(p_new.input_tokens, p_new.cached_input_tokens, p_new.output_tokens, p_new.reasoning_tokens) = 0 then
+        return;
+    end if;
+    insert into usage as known (job_id, token, model, day, attempt, input_tokens, cached_input_tokens, output_tokens, reasoning_tokens)
+    values (
+        p_new.job_id, p_new.token, p_model, p_day, p_attempt,
+        p_new.input_tokens, p_new.cached_input_tokens, p_new.output_tokens, p_new.reasoning_tokens
+    )
+    on conflict (job_id, token, model, day) do update
+    set input_tokens = known.input_tokens + excluded.input_tokens,
+        cached_input_tokens = known.cached_input_tokens + excluded.cached_input_tokens,
+        output_tokens = known.output_tokens + excluded.output_tokens,
+        reasoning_tokens = known.reasoning_tokens + excluded.reasoning_tokens;
+    insert into usage_day as known (day, agent, kind, repository, model, input_tokens, cached_input_tokens, output_tokens, reasoning_tokens)
+    values (
+        p_day, p_lane.agent, p_lane.kind, p_lane.repository, p_model,
+        p_new.input_tokens, p_new.cached_input_tokens, p_new.output_tokens, p_new.reasoning_tokens
+    )
+    on conflict (day, agent, kind, repository, model) do update
+    set input_tokens = known.input_tokens + excluded.input_tokens,
+        cached_input_tokens = known.cached_input_tokens + excluded.cached_input_tokens,
+        output_tokens = known.output_tokens + excluded.output_tokens,
+        reasoning_tokens = known.reasoning_tokens + excluded.reasoning_tokens;
+end;
+$$;
+
+comment on function moonmind_queue._add_usage(moonmind_queue.usage_thread, integer, moonmind_queue.lane, text, date) is 'Add tokens to an attempt and to its day.';
 -- <<<
 -- >>> sql/_apply_changes.sql
 -- _apply_changes(jobs) → the ids of the jobs that said something else than these, and now say it.
@@ -2187,6 +2339,23 @@ $$;
 
 comment on function moonmind_queue._lanes(jsonb) is 'The lanes of jobs.';
 -- <<<
+-- >>> sql/_lock_budgets.sql
+-- _lock_budgets() → void; nobody else reckons what is used up until this transaction ends.
+--
+-- Two that add to a budget at once would each see too little of it.
+-- Locks     an advisory lock, before any row that tells what was used.
+create or replace function moonmind_queue._lock_budgets()
+returns void
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+as $$
+begin
+    perform pg_advisory_xact_lock(hashtextextended('moonmind_queue.budget', 0));
+end;
+$$;
+
+comment on function moonmind_queue._lock_budgets() is 'Reckon alone.';
+-- <<<
 -- >>> sql/_lock_dependents.sql
 -- _lock_dependents(job, wait) → whether all jobs are locked that change when this one fails.
 --
@@ -2752,7 +2921,8 @@ comment on function moonmind_queue._offer(bigint[]) is 'Make queued jobs claimab
 --   * A null list of agents or kinds admits all of them; a worker must offer every capability that
 --     a lane requires.
 --   * What is asked for is narrowed to the policy.
---   * A lane of a paused agent is not open. What run_limit has to say, _room() says.
+--   * A lane of a paused agent is not open, nor one whose budget is used up. What run_limit has to
+--     say, _room() says.
 -- Errors    MQ004 when the policy leaves none of the agents or none of the kinds.
 create or replace function moonmind_queue._open_lanes(
     p_agents       text[],
@@ -2784,6 +2954,7 @@ begin
           and capabilities <@ v_offered
           and (p_policy.role is null or _permits(p_policy, lane))
           and not (exists (select from pause) and _is_paused(agent))
+          and not (exists (select from spent_budget) and _spent(agent, repository) is not null)
     );
 end;
 $$;
@@ -2870,6 +3041,55 @@ end;
 $$;
 
 comment on function moonmind_queue._order_jobs(text[], integer[], integer[]) is 'Order jobs by their needs, or raise when these form a circle.';
+-- <<<
+-- >>> sql/_overspent.sql
+-- _overspent(job) → in words how a job has used up its own budget; null when it has not, or has none.
+--
+-- Contract
+--   * Its budget is what its payload says as budget {"tokens", "cost"} and what the budget of its
+--     kind (or of *) says: the smaller counts, so that no producer is above an operator.
+--   * It counts all attempts since the job was last retried by a person. What has no price costs nothing here.
+create or replace function moonmind_queue._overspent(p_job_id bigint)
+returns text
+language plpgsql
+stable
+set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+    v_used record;
+    v_most record;
+begin
+    select sum(input_tokens + output_tokens) as tokens, sum(cost) as cost
+    into v_used
+    from job_usage
+    where job_id = p_job_id and counts;
+    select least(case when jsonb_typeof(asked -> 'tokens') = 'number' then (asked ->> 'tokens')::numeric end, tokens) as tokens,
+           least(case when jsonb_typeof(asked -> 'cost') = 'number' then (asked ->> 'cost')::numeric end, cost) as cost
+    into v_most
+    from (
+        select payload -> 'budget' as asked, applied.*
+        from job
+        left join lateral (
+            select tokens, cost
+            from budget
+            where scope = 'job' and name in (job.kind, '*')
+            order by name = '*'
+            limit 1
+        ) as applied on true
+        where id = p_job_id
+    ) as budgets;
+    return case
+        when v_used.tokens >= v_most.tokens
+            then format('the budget of the job is used up: %s of %s tokens', v_used.tokens, v_most.tokens)
+        when v_used.cost >= v_most.cost
+            then format('the budget of the job is used up: %s of %s %s', trim_scale(round(v_used.cost, 4)), v_most.cost,
+                        (select currency from token_price limit 1))
+    end;
+end;
+$$;
+
+comment on function moonmind_queue._overspent(bigint) is 'Whether a job has used up its own budget.';
 -- <<<
 -- >>> sql/_pause.sql
 -- _pause(agent, cause, reason, until, by) → void
@@ -2987,11 +3207,12 @@ $$;
 comment on function moonmind_queue._promote(integer[], timestamptz) is 'Make scheduled jobs claimable whose time has come.';
 -- <<<
 -- >>> sql/_queue.sql
--- _queue(job, run_at) → its new state: queued, or waiting while a dependency is not met.
+-- _queue(job, run_at) → its new state: queued, waiting while a dependency is not met, or blocked.
 --
 -- Contract
 --   * The one way back into the queue: after a failure, a lost lease, a release, a retry.
 --   * A job that has become pointless meanwhile is cancelled instead.
+--   * A job that has used up its own budget is blocked: another attempt would use more.
 --   * Any lease is gone; the error stays until the job succeeds.
 -- Locks     the job is locked by the caller.
 create or replace function moonmind_queue._queue(p_job_id bigint, p_run_at timestamptz)
@@ -3006,7 +3227,14 @@ declare
     v_now   constant timestamptz := _now();
     v_unmet constant integer := _unmet(p_job_id);
     v_job   job;
+    v_spent text;
 begin
+    if exists (select from usage where job_id = p_job_id and not over) then
+        v_spent := _overspent(p_job_id);
+        if v_spent is not null then
+            return _end(p_job_id, 'blocked', v_spent, 'blocked', 'warn');
+        end if;
+    end if;
     delete from lease where job_id = p_job_id;
     update job
     set unmet = v_unmet,
@@ -3046,6 +3274,30 @@ as $$
 $$;
 
 comment on function moonmind_queue._rank(integer, timestamptz) is 'The order in which jobs are claimed.';
+-- <<<
+-- >>> sql/_reckon_budgets.sql
+-- _reckon_budgets() → void; writes anew which budgets are used up, after a budget or a price has changed.
+--
+-- Locks     the caller has them: _lock_budgets().
+-- Notifies  moonmind_queue, of agents with claimable jobs, for some may be free now.
+create or replace function moonmind_queue._reckon_budgets()
+returns void
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+as $$
+begin
+    delete from spent_budget;
+    insert into spent_budget (scope, name, period, until, reason)
+    select scope, name, period, until, reason from budget_overview where used_up;
+    perform _ring(array(
+        select distinct agent
+        from lane
+        where exists (select from ready where ready.lane_id = lane.id)
+    ));
+end;
+$$;
+
+comment on function moonmind_queue._reckon_budgets() is 'See anew which budgets are used up.';
 -- <<<
 -- >>> sql/_redefine.sql
 -- _redefine(job, wanted, needs, changed) → void; a job is to say from now on what wanted says, and to need these jobs.
@@ -3271,7 +3523,8 @@ comment on function moonmind_queue._restore_tasks(jsonb, text) is 'Let tasks tha
 --
 -- Contract
 --   * Dependents that counted its end as met and have not started wait for it again.
---   * It begins from the start: steps of its publication that were done are not gone on from.
+--   * It begins from the start: steps of its publication that were done are not gone on from, and what it
+--     has used so far no longer counts against its own budget.
 --   * A time to expire that has passed no longer counts: whoever retries a job wants it to run.
 -- Locks     the job is locked by the caller; its dependents, in id order.
 -- Events    retried; waiting for dependents that were queued.
@@ -3291,6 +3544,7 @@ begin
     set attempt = 0, result = null, expires_at = case when not v_pointless then expires_at end
     where id = p_job.id;
     update publication set over = true where job_id = p_job.id;
+    update usage set over = true where job_id = p_job.id;
     perform _log(p_job.id, 'retried', format('was %s', p_job.state));
     return _queue(p_job.id, p_run_at);
 end;
@@ -3425,6 +3679,53 @@ end;
 $$;
 
 comment on function moonmind_queue._seal_artifact(bigint, text) is 'Check a complete artifact and make it visible.';
+-- <<<
+-- >>> sql/_spend.sql
+-- _spend(lane) → in words which budget that others share is used up for this lane; null when none is.
+--
+-- Contract
+--   * What is used up is written down, so that no claim has to add up.
+-- Locks     the caller has them: _lock_budgets().
+create or replace function moonmind_queue._spend(p_lane moonmind_queue.lane)
+returns text
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+as $$
+begin
+    insert into spent_budget (scope, name, period, until, reason)
+    select scope, name, period, until, reason
+    from budget_overview
+    where used_up
+      and (scope, name) in (('repository', p_lane.repository), ('agent', p_lane.agent), ('queue', '*'))
+    on conflict (scope, name, period) do update set until = excluded.until, reason = excluded.reason;
+    return _spent(p_lane.agent, p_lane.repository);
+end;
+$$;
+
+comment on function moonmind_queue._spend(moonmind_queue.lane) is 'Write down the budgets that are used up now.';
+-- <<<
+-- >>> sql/_spent.sql
+-- _spent(agent, repository) → in words which budget of theirs is used up, the one that lasts longest; null when none is.
+create or replace function moonmind_queue._spent(p_agent text, p_repository text)
+returns text
+language plpgsql
+stable
+set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+as $$
+begin
+    return (
+        select reason
+        from spent_budget
+        where (scope, name) in (('repository', p_repository), ('agent', p_agent), ('queue', '*'))
+          and (until is null or until > _now())
+        order by until desc nulls first, scope
+        limit 1
+    );
+end;
+$$;
+
+comment on function moonmind_queue._spent(text, text) is 'Whether a budget is used up.';
 -- <<<
 -- >>> sql/_take.sql
 -- _take(lanes, limit, now, floor, skip) → ids of the most urgent jobs of these lanes, locked and
@@ -3874,6 +4175,51 @@ $$;
 
 comment on function moonmind_queue._task_state(text) is 'How Agentmux calls a state.';
 -- <<<
+-- >>> sql/_tell_overspent.sql
+-- _tell_overspent(job, worker, reason) → void; that a budget is used up, told once since the job was claimed.
+--
+-- Events    overspent
+create or replace function moonmind_queue._tell_overspent(p_job_id bigint, p_worker text, p_reason text)
+returns void
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+as $$
+begin
+    if 'overspent' is distinct from (
+        select type from event where job_id = p_job_id and type in ('claimed', 'overspent') order by seq desc limit 1
+    ) then
+        perform _log(p_job_id, 'overspent', p_reason, 'warn', p_worker);
+    end if;
+end;
+$$;
+
+comment on function moonmind_queue._tell_overspent(bigint, text, text) is 'Tell that a budget is used up.';
+-- <<<
+-- >>> sql/_token_cost.sql
+-- _token_cost(price, input, cached_input, output) → what tokens cost at this price; null without one.
+--
+-- Contract
+--   * Tokens read from the cache are part of the input, and thoughts part of the output.
+create or replace function moonmind_queue._token_cost(
+    p_price        moonmind_queue.token_price,
+    p_input        numeric,
+    p_cached_input numeric,
+    p_output       numeric
+)
+returns numeric
+language sql
+immutable
+set search_path = moonmind_queue, pg_temp
+as $$
+    select trim_scale((
+        (p_input - least(p_cached_input, p_input)) * p_price.input
+        + least(p_cached_input, p_input) * p_price.cached_input
+        + p_output * p_price.output
+    ) / 1000000);
+$$;
+
+comment on function moonmind_queue._token_cost(moonmind_queue.token_price, numeric, numeric, numeric) is 'What tokens cost.';
+-- <<<
 -- >>> sql/_unmet.sql
 -- _unmet(job) → how many of its dependencies are not met.
 create or replace function moonmind_queue._unmet(p_job_id bigint)
@@ -4087,7 +4433,7 @@ security definer
 set search_path = moonmind_queue, pg_temp
 as $$
 declare
-    v_own   constant text[] := '{created,ready,waiting,claimed,started,completed,failed,released,expired,timed_out,cancel_requested,cancelled,blocked,dead_lettered,retried,unlocked,repaired,scheduled,artifact,updated,removed,published,said}';
+    v_own   constant text[] := '{created,ready,waiting,claimed,started,completed,failed,released,expired,timed_out,cancel_requested,cancelled,blocked,dead_lettered,retried,unlocked,repaired,scheduled,artifact,updated,removed,published,said,overspent}';
     v_lease constant lease := _lock_lease(p_job_id, p_token);
 begin
     if p_type is null or p_type !~ '^[a-z][a-z_]{0,62}$' or p_type = any (v_own) then
@@ -4560,6 +4906,91 @@ $$;
 comment on function moonmind_queue.cool_down(bigint, bigint, interval, text)
 is 'Hand a job back and let its agent rest: its account is used up for now.';
 -- <<<
+-- >>> sql/count_usage.sql
+-- count_usage(job, token, thread, model, input, cached_input, output, reasoning) → no row: go on; else how the attempt is to end, and why.
+--
+-- Contract
+--   * By the lease holder only. The counters are those of a thread, a conversation with a model,
+--     since its beginning: what an attempt told last is taken off, or what any did before it. So
+--     the same again counts nothing, and a thread that is gone on with counts what is new. Counters
+--     that fell, because an older state of the thread was gone on with, count nothing once.
+--   * Cached input is part of the input, and reasoning part of the output. model null: nobody knows.
+--   * outcome block: the job has used up its own budget. release: one that it shares with others
+--     is used up, and the job can go on when that is renewed.
+-- Locks     the job, its lease; where there are budgets, these.
+-- Events    overspent, once in an attempt.
+-- Errors    MQ001, MQ002, MQ004; 22023 no thread, no counters, or a thread or model above 200
+--           characters; 23514 counters that are negative or absurd.
+create or replace function moonmind_queue.count_usage(
+    p_job_id       bigint,
+    p_token        bigint,
+    p_thread       text,
+    p_model        text,
+    p_input        bigint,
+    p_cached_input bigint default 0,
+    p_output       bigint default 0,
+    p_reasoning    bigint default 0
+)
+returns table (outcome text, reason text)
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+    v_day   constant date := (_now() at time zone 'UTC')::date;
+    v_lease constant lease := _lock_lease(p_job_id, p_token);
+    v_lane  lane;
+    v_new   usage_thread;
+    v_own   text;
+begin
+    if coalesce(p_thread, '') = '' or greatest(length(p_thread), length(p_model)) > 200
+        or p_input + p_cached_input + p_output + p_reasoning is null
+    then
+        raise exception 'usage needs four counters and a thread, and names of at most 200 characters: %, %',
+            left(p_thread, 100), left(p_model, 100)
+            using errcode = 'invalid_parameter_value';
+    end if;
+    if exists (select from budget) then
+        perform _lock_budgets();
+    end if;
+    select p_job_id, p_thread, p_token,
+           greatest(p_input - coalesce(max(input_tokens), 0), 0),
+           greatest(p_cached_input - coalesce(max(cached_input_tokens), 0), 0),
+           greatest(p_output - coalesce(max(output_tokens), 0), 0),
+           greatest(p_reasoning - coalesce(max(reasoning_tokens), 0), 0)
+    into v_new
+    from (
+        select *, rank() over (order by token = p_token desc) as place
+        from usage_thread
+        where job_id = p_job_id and thread = p_thread
+    ) as told
+    where place = 1;
+
+    insert into usage_thread as known
+    values (p_job_id, p_thread, p_token, p_input, p_cached_input, p_output, p_reasoning)
+    on conflict (job_id, thread, token) do update
+    set input_tokens = greatest(known.input_tokens, excluded.input_tokens),
+        cached_input_tokens = greatest(known.cached_input_tokens, excluded.cached_input_tokens),
+        output_tokens = greatest(known.output_tokens, excluded.output_tokens),
+        reasoning_tokens = greatest(known.reasoning_tokens, excluded.reasoning_tokens);
+    select * into v_lane from lane where id = v_lease.lane_id;
+    perform _add_usage(v_new, v_lease.attempt, v_lane, coalesce(p_model, ''), v_day);
+
+    v_own := _overspent(p_job_id);
+    outcome := case when v_own is not null then 'block' else 'release' end;
+    reason := coalesce(v_own, case when exists (select from budget) then _spend(v_lane) end);
+    if reason is not null then
+        perform _tell_overspent(p_job_id, v_lease.worker, reason);
+        return next;
+    end if;
+end;
+$$;
+
+comment on function moonmind_queue.count_usage(bigint, bigint, text, text, bigint, bigint, bigint, bigint)
+is 'Say how many tokens of a model were used; learn whether that was too much.';
+-- <<<
 -- >>> sql/defer_schedule.sql
 -- defer_schedule(name, revision, error) → void; the schedule rests five minutes and shows the error.
 --
@@ -4623,6 +5054,36 @@ $$;
 
 comment on function moonmind_queue.doze(bigint, boolean) is 'Say that a worker waits for a notification.';
 -- <<<
+-- >>> sql/drop_budget.sql
+-- drop_budget(scope, name, period) → whether there was one; of that period, or of all (null).
+--
+-- Locks     the budgets, which are reckoned anew.
+-- Notifies  moonmind_queue
+create or replace function moonmind_queue.drop_budget(p_scope text, p_name text default '*', p_period text default null)
+returns boolean
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_any boolean;
+begin
+    perform _lock_budgets();
+    delete from budget
+    where scope = p_scope
+      and period = coalesce(p_period, period)
+      and name = case when p_scope = 'repository' and p_name <> '*'
+          then _repository(jsonb_build_object('repository', p_name)) else p_name end;
+    v_any := found;
+    if v_any then
+        perform _reckon_budgets();
+    end if;
+    return v_any;
+end;
+$$;
+
+comment on function moonmind_queue.drop_budget(text, text, text) is 'Take budgets away.';
+-- <<<
 -- >>> sql/drop_failure_rule.sql
 -- drop_failure_rule(name) → whether there was such a rule; what it named is retried from now on, unless another rule says more.
 create or replace function moonmind_queue.drop_failure_rule(p_name text)
@@ -4654,6 +5115,32 @@ end;
 $$;
 
 comment on function moonmind_queue.drop_policy(text) is 'Take a role''s policy away.';
+-- <<<
+-- >>> sql/drop_price.sql
+-- drop_price(model, since) → whether there was a price; that of that day, or all of the model (null).
+--
+-- Locks     the budgets, which are reckoned anew.
+-- Notifies  moonmind_queue
+create or replace function moonmind_queue.drop_price(p_model text, p_since date default null)
+returns boolean
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_any boolean;
+begin
+    perform _lock_budgets();
+    delete from token_price where model = p_model and since = coalesce(p_since, since);
+    v_any := found;
+    if v_any then
+        perform _reckon_budgets();
+    end if;
+    return v_any;
+end;
+$$;
+
+comment on function moonmind_queue.drop_price(text, date) is 'Take prices away.';
 -- <<<
 -- >>> sql/due_schedules.sql
 -- due_schedules(limit) → name, revision, cron, timezone, next_at and the time now, longest due first.
@@ -5218,6 +5705,7 @@ begin
             select min(until) from pause
             where until > v_now and (p_agents is null or agent = '*' or agent = any (p_agents))
         ),
+        (select min(until) from spent_budget where until > v_now),
         (select min(due_at) from schedule)
     ) into v_due;
     due := case when v_due is not null then greatest(v_due - v_now, interval '0') end;
@@ -5413,6 +5901,8 @@ begin
         delete from publication where job_id = any (v_ids);
         delete from follow_up where job_id = any (v_ids);
         delete from origin where job_id = any (v_ids);
+        delete from usage where job_id = any (v_ids);
+        delete from usage_thread where job_id = any (v_ids);
         delete from expiry
         using job
         where job.id = any (v_ids) and expiry.expires_at = job.expires_at and expiry.job_id = job.id;
@@ -6444,6 +6934,53 @@ $$;
 
 comment on function moonmind_queue.set_backoff(text, interval, interval, double precision) is 'Say how long failed jobs of a kind rest.';
 -- <<<
+-- >>> sql/set_budget.sql
+-- set_budget(scope, name, period, max_tokens, max_cost) → void; how many tokens or how much money may be used.
+--
+-- Contract
+--   * scope job bounds each job of the kind name over all its attempts; repository and agent bound
+--     those of that name together; queue, named *, all jobs. The name * serves each name of the
+--     scope without a budget of its own for that period.
+--   * period is a day or a month of UTC, or total; null: total for a job, day for all others.
+--   * Where one is used up no job that it bounds is claimed until the period ends or the budget is
+--     raised, and attempts that tell what they use are told to end. In place of the one that was.
+-- Locks     the budgets, which are reckoned anew.
+-- Notifies  moonmind_queue
+-- Errors    22023 no scope or name, or a repository that names none; 23514 what the table refuses.
+create or replace function moonmind_queue.set_budget(
+    p_scope      text,
+    p_name       text    default '*',
+    p_period     text    default null,
+    p_max_tokens bigint  default null,
+    p_max_cost   numeric default null
+)
+returns void
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_name constant text := case when p_scope = 'repository' and p_name <> '*'
+        then _repository(jsonb_build_object('repository', p_name)) else p_name end;
+begin
+    if p_scope is null or coalesce(v_name, '') = '' then
+        raise exception 'a budget needs a scope of job, repository, agent or queue, and a name or *, not % and %',
+            left(p_scope, 100), left(p_name, 100)
+            using errcode = 'invalid_parameter_value';
+    end if;
+    perform _lock_budgets();
+    insert into budget (scope, name, period, tokens, cost)
+    values (
+        p_scope, v_name, coalesce(p_period, case when p_scope = 'job' then 'total' else 'day' end),
+        p_max_tokens, p_max_cost
+    )
+    on conflict (scope, name, period) do update set tokens = excluded.tokens, cost = excluded.cost;
+    perform _reckon_budgets();
+end;
+$$;
+
+comment on function moonmind_queue.set_budget(text, text, text, bigint, numeric) is 'Bound what may be used.';
+-- <<<
 -- >>> sql/set_failure_rule.sql
 -- set_failure_rule(name, source, pattern, outcome, place, rest, most, pauses, advice) → void; what a failure means from now on.
 --
@@ -6575,6 +7112,56 @@ end;
 $$;
 
 comment on function moonmind_queue.set_policy(text, text[], text[], text[], text[], text[], text[], bigint) is 'Bind a worker''s login role to a policy.';
+-- <<<
+-- >>> sql/set_price.sql
+-- set_price(model, input, output, cached_input, since, currency) → void; what a million tokens cost from that day on, today by default.
+--
+-- Contract
+--   * Cached input costs what input does where nothing is said. The name * serves every model
+--     without a price of its own. A day with a price has the new one from now on.
+--   * All prices are in one currency, for costs are added up. Budgets in money are reckoned anew.
+-- Locks     the budgets.
+-- Notifies  moonmind_queue
+-- Errors    22023 no model, no price, or another currency than that of the other prices; 23514
+--           what the table refuses.
+create or replace function moonmind_queue.set_price(
+    p_model        text,
+    p_input        numeric,
+    p_output       numeric,
+    p_cached_input numeric default null,
+    p_since        date    default null,
+    p_currency     text    default null
+)
+returns void
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_since    constant date := coalesce(p_since, (_now() at time zone 'UTC')::date);
+    v_currency text;
+begin
+    if p_model is null or p_input is null or p_output is null then
+        raise exception 'a price needs a model, and what a million tokens of input and of output cost'
+            using errcode = 'invalid_parameter_value';
+    end if;
+    perform _lock_budgets();
+    select currency into v_currency from token_price where (model, since) <> (p_model, v_since) limit 1;
+    if p_currency <> v_currency then
+        raise exception 'all prices are in %, and so must this one be: costs are added up, and % is another currency',
+            v_currency, left(p_currency, 100)
+            using errcode = 'invalid_parameter_value';
+    end if;
+    insert into token_price (model, since, input, cached_input, output, currency)
+    values (p_model, v_since, p_input, coalesce(p_cached_input, p_input), p_output, coalesce(p_currency, v_currency, 'USD'))
+    on conflict (model, since) do update
+    set input = excluded.input, cached_input = excluded.cached_input, output = excluded.output,
+        currency = excluded.currency;
+    perform _reckon_budgets();
+end;
+$$;
+
+comment on function moonmind_queue.set_price(text, numeric, numeric, numeric, date, text) is 'Say what the tokens of a model cost.';
 -- <<<
 -- >>> sql/set_retention.sql
 -- set_retention(keep) → void; how long maintain() keeps jobs that have ended, with their history and artifacts.
@@ -7099,10 +7686,20 @@ stopped as (
     join moonmind_queue.paused_agent as paused on paused.agent in (lane.agent, '*')
     order by lane.id, paused.until desc nulls first, paused.agent
 ),
+overspent as (
+    select distinct on (lane.id) lane.id as lane_id,
+           spent.reason || coalesce(to_char(spent.until at time zone 'UTC', '", until "YYYY-MM-DD HH24:MI" UTC"'), '') as reason
+    from moonmind_queue.lane
+    join moonmind_queue.spent_budget as spent
+        on (spent.scope, spent.name) in (('repository', lane.repository), ('agent', lane.agent), ('queue', '*'))
+    where spent.until is null or spent.until > moonmind_queue._now()
+    order by lane.id, spent.until desc nulls first, spent.scope
+),
 held_back as materialized (  -- by lane, not by job, as these reasons are
-    select lane.id as lane_id, coalesce(stopped.reason, used_up.reason, unserved.reason) as reason
+    select lane.id as lane_id, coalesce(stopped.reason, overspent.reason, used_up.reason, unserved.reason) as reason
     from moonmind_queue.lane
     left join stopped on stopped.lane_id = lane.id
+    left join overspent on overspent.lane_id = lane.id
     left join used_up on used_up.lane_id = lane.id
     left join moonmind_queue.unserved_lane as unserved on unserved.lane_id = lane.id
 ),
@@ -7119,7 +7716,7 @@ cross join present
 where job.state = 'queued';
 
 comment on view moonmind_queue.queued_job
-is 'Queued jobs and why they do not run yet, in words: time, pause, limit, no worker; null: waits for its turn.';
+is 'Queued jobs and why they do not run yet, in words: time, pause, budget, limit, no worker; null: waits for its turn.';
 
 create or replace view moonmind_queue.kind_rule as
 select coalesce(backoff.kind, run_timeout.kind) as kind, run_timeout.timeout,
@@ -7294,6 +7891,153 @@ cross join lateral (
 
 comment on view moonmind_queue.allowance_overview
 is 'What logins may enqueue, and how much of it they have used; null: as much as they like.';
+
+-- Costs are summed where prices are known; the tokens that have none are told beside them, so that
+-- a sum that is too low can be seen to be.
+create or replace view moonmind_queue.job_usage as
+select usage.job_id, usage.attempt, usage.attempt || '-' || usage.token as run, usage.day,
+       usage.model,
+       usage.input_tokens::bigint as input_tokens, usage.cached_input_tokens::bigint as cached_input_tokens,
+       usage.output_tokens::bigint as output_tokens, usage.reasoning_tokens::bigint as reasoning_tokens,
+       moonmind_queue._token_cost(price, usage.input_tokens, usage.cached_input_tokens, usage.output_tokens) as cost,
+       not usage.over as counts
+from moonmind_queue.usage
+left join lateral (
+    select *
+    from moonmind_queue.token_price
+    where token_price.model in (usage.model, '*') and token_price.since <= usage.day
+    order by token_price.model = '*', token_price.since desc
+    limit 1
+) as price on true;
+
+comment on view moonmind_queue.job_usage is 'What each attempt used, by model and day of UTC; order by job_id, run, day.';
+comment on column moonmind_queue.job_usage.model is 'Empty where nobody said which.';
+comment on column moonmind_queue.job_usage.cached_input_tokens is 'Part of the input; as reasoning_tokens are of the output.';
+comment on column moonmind_queue.job_usage.cost is 'In the currency of price_overview; null where no price is known.';
+comment on column moonmind_queue.job_usage.counts is 'Whether it counts against the job''s own budget: not from before somebody retried it.';
+
+create or replace view moonmind_queue.usage_overview as
+select day, agent, kind, repository, model,
+       input_tokens::bigint as input_tokens, cached_input_tokens::bigint as cached_input_tokens,
+       output_tokens::bigint as output_tokens, reasoning_tokens::bigint as reasoning_tokens, cost,
+       case when cost is null then input_tokens + output_tokens else 0 end as unpriced_tokens
+from (
+    select usage_day.*,
+           moonmind_queue._token_cost(price, input_tokens, cached_input_tokens, output_tokens) as cost
+    from moonmind_queue.usage_day
+    left join lateral (
+        select *
+        from moonmind_queue.token_price
+        where token_price.model in (usage_day.model, '*') and token_price.since <= usage_day.day
+        order by token_price.model = '*', token_price.since desc
+        limit 1
+    ) as price on true
+) as priced;
+
+comment on view moonmind_queue.usage_overview
+is 'What all jobs used, by day of UTC, agent, kind, repository and model; those that were pruned too.';
+comment on column moonmind_queue.usage_overview.repository is 'Empty where the job named none, as model where nobody said which.';
+comment on column moonmind_queue.usage_overview.cost is 'In the currency of price_overview; null where no price is known.';
+
+create or replace view moonmind_queue.usage_by_repository as
+select repository, sum(input_tokens)::bigint as input_tokens, sum(cached_input_tokens)::bigint as cached_input_tokens,
+       sum(output_tokens)::bigint as output_tokens, sum(reasoning_tokens)::bigint as reasoning_tokens,
+       sum(cost) as cost, sum(unpriced_tokens)::bigint as unpriced_tokens
+from moonmind_queue.usage_overview
+group by repository;
+
+comment on view moonmind_queue.usage_by_repository is 'What all jobs used, by repository; cost is what of it has a price.';
+
+create or replace view moonmind_queue.usage_by_model as
+select model, sum(input_tokens)::bigint as input_tokens, sum(cached_input_tokens)::bigint as cached_input_tokens,
+       sum(output_tokens)::bigint as output_tokens, sum(reasoning_tokens)::bigint as reasoning_tokens,
+       sum(cost) as cost, sum(unpriced_tokens)::bigint as unpriced_tokens
+from moonmind_queue.usage_overview
+group by model;
+
+comment on view moonmind_queue.usage_by_model is 'What all jobs used, by model; cost is what of it has a price.';
+
+create or replace view moonmind_queue.usage_by_agent as
+select agent, sum(input_tokens)::bigint as input_tokens, sum(cached_input_tokens)::bigint as cached_input_tokens,
+       sum(output_tokens)::bigint as output_tokens, sum(reasoning_tokens)::bigint as reasoning_tokens,
+       sum(cost) as cost, sum(unpriced_tokens)::bigint as unpriced_tokens
+from moonmind_queue.usage_overview
+group by agent;
+
+comment on view moonmind_queue.usage_by_agent is 'What all jobs used, by agent; cost is what of it has a price.';
+
+create or replace view moonmind_queue.usage_by_day as
+select day, sum(input_tokens)::bigint as input_tokens, sum(cached_input_tokens)::bigint as cached_input_tokens,
+       sum(output_tokens)::bigint as output_tokens, sum(reasoning_tokens)::bigint as reasoning_tokens,
+       sum(cost) as cost, sum(unpriced_tokens)::bigint as unpriced_tokens
+from moonmind_queue.usage_overview
+group by day;
+
+comment on view moonmind_queue.usage_by_day is 'What all jobs used, by day of UTC; cost is what of it has a price.';
+
+create or replace view moonmind_queue.price_overview as
+select model, since, input, cached_input, output, currency
+from moonmind_queue.token_price;
+
+comment on view moonmind_queue.price_overview
+is 'What a million tokens of each model cost, and from which day on; * serves every model without a price.';
+
+create or replace view moonmind_queue.budget_overview as
+with present as (
+    select moonmind_queue._now() at time zone 'UTC' as now
+),
+bounded as (
+    select budget.*,
+           case period when 'total' then date '-infinity' else date_trunc(period, present.now)::date end as begins,
+           case when period <> 'total'
+               then (date_trunc(period, present.now) + ('1 ' || period)::interval) at time zone 'UTC' end as until
+    from moonmind_queue.budget
+    cross join present
+),
+used as (
+    select scope.scope, scope.name, usage.day, usage.input_tokens + usage.output_tokens as tokens, usage.cost
+    from moonmind_queue.usage_overview as usage
+    cross join lateral (
+        values ('repository', usage.repository), ('agent', usage.agent), ('queue', '*')
+    ) as scope (scope, name)
+    where scope.name <> ''
+),
+applied as (
+    select bounded.scope, coalesce(spent.name, bounded.name) as name, bounded.period, bounded.tokens, bounded.cost, bounded.until,
+           case when bounded.scope <> 'job' then coalesce(spent.tokens, 0) end as used_tokens,
+           spent.cost as used_cost
+    from bounded
+    left join lateral (
+        select used.name, sum(used.tokens)::bigint as tokens, sum(used.cost) as cost
+        from used
+        where used.scope = bounded.scope
+          and used.day >= bounded.begins
+          and (used.name = bounded.name or bounded.name = '*' and not exists (
+              select from moonmind_queue.budget as own
+              where own.scope = used.scope and own.name = used.name and own.period = bounded.period
+          ))
+        group by used.name
+    ) as spent on true
+)
+select scope, name, period, tokens::bigint as tokens, cost, used_tokens, used_cost, until, state.used_up,
+       case when state.used_up then format(
+           'the budget of %s%s is used up: %s',
+           case scope when 'queue' then 'the queue' else scope || ' ' || name end,
+           case period when 'total' then '' else ' for the ' || period end,
+           case when used_tokens >= tokens then format('%s of %s tokens', used_tokens, tokens)
+                else format('%s of %s %s', trim_scale(round(used_cost, 4)), cost,
+                            (select currency from moonmind_queue.token_price limit 1)) end
+       ) end as reason
+from applied
+cross join lateral (
+    select coalesce(used_tokens >= tokens, false) or coalesce(used_cost >= cost, false) as used_up
+) as state;
+
+comment on view moonmind_queue.budget_overview
+is 'Every budget and what is used of it in this period; * serves every name that is not listed.';
+comment on column moonmind_queue.budget_overview.used_tokens is 'Input and output; null for the budget of each job, which has its own sum.';
+comment on column moonmind_queue.budget_overview.used_cost is 'What of it has a price.';
+comment on column moonmind_queue.budget_overview.until is 'When the period ends and the budget is whole again; null: never.';
 -- <<<
 -- >>> sql/grants.sql
 -- Who may do what. The roles own nothing and write no table: they call functions, which run with
@@ -7325,7 +8069,8 @@ grant usage on schema moonmind_queue to moonmind_producer, moonmind_worker, moon
 -- Views call these with the rights of whoever reads them.
 grant execute on function moonmind_queue._now(), moonmind_queue._is_met(text, text),
     moonmind_queue._rank(integer, timestamptz), moonmind_queue._task_state(text), moonmind_queue._task_event(text),
-    moonmind_queue._permits(moonmind_queue.policy, moonmind_queue.lane)
+    moonmind_queue._permits(moonmind_queue.policy, moonmind_queue.lane),
+    moonmind_queue._token_cost(moonmind_queue.token_price, numeric, numeric, numeric)
 to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 
 grant select on
@@ -7431,5 +8176,20 @@ grant select on moonmind_queue.job_follow_up, moonmind_queue.job_origin, moonmin
 to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 
 grant execute on function moonmind_queue.set_allowance(text, text[], text[], text[], integer, integer, integer)
+to moonmind_operator;
+
+grant select on moonmind_queue.job_usage, moonmind_queue.usage_overview, moonmind_queue.usage_by_repository,
+    moonmind_queue.usage_by_model, moonmind_queue.usage_by_agent, moonmind_queue.usage_by_day,
+    moonmind_queue.price_overview, moonmind_queue.budget_overview
+to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
+
+grant execute on function moonmind_queue.count_usage(bigint, bigint, text, text, bigint, bigint, bigint, bigint)
+to moonmind_worker;
+
+grant execute on function
+    moonmind_queue.set_price(text, numeric, numeric, numeric, date, text),
+    moonmind_queue.drop_price(text, date),
+    moonmind_queue.set_budget(text, text, text, bigint, numeric),
+    moonmind_queue.drop_budget(text, text, text)
 to moonmind_operator;
 -- <<<

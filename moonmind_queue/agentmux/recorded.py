@@ -65,6 +65,7 @@ class _Copying:
         self.steps, self.pushed = context.steps, context.pushed
         self.fetch, self.latest, self.hear = context.fetch, context.latest, context.hear
         self.begin_step, self.end_step = context.begin_step, context.end_step
+        self.count_usage = context.count_usage
 
     @property
     def stop(self) -> threading.Event:

@@ -20,6 +20,7 @@ from moonmind_queue.cli import (
     roles,
     rules,
     schedule,
+    usage,
 )
 from moonmind_queue.cli.run import Group, run
 
@@ -64,6 +65,7 @@ for _command in (
     rules.timeout,
     rules.backoff,
     failures.failure,
+    usage.usage,
     roles.role,
     operate.prune,
     redrive.repair,

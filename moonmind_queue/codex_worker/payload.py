@@ -4,7 +4,8 @@
 
     {"repository": "owner/repo", "instruction": "…", "ref": "main",
      "workdirMode": "fresh_clone", "codex": {"model": "…", "effort": "high"},
-     "publish": {"mode": "pr", "baseBranch": "main", "draft": false}}
+     "publish": {"mode": "pr", "baseBranch": "main", "draft": false},
+     "budget": {"tokens": 2000000, "cost": 1.50}}
 
 Only the first two are required. A key that is not listed is refused by name, so a misspelt one
 cannot go unnoticed. Values end up on the command lines of git, ssh and codex: whatever one of
@@ -142,6 +143,14 @@ class Publish(_Part):
     draft: bool = False
 
 
+class Budget(_Part):
+    """What all attempts of the job may use together; the database sees to it."""
+
+    tokens: Annotated[int, Field(strict=True, gt=0, lt=10**15)] | None = None
+    cost: Annotated[float, Field(gt=0, lt=10**12, allow_inf_nan=False)] | None = None
+    """In the currency of the prices."""
+
+
 class CodexExecJobPayload(_Part):
     """A checked payload of kind ``codex_exec``."""
 
@@ -160,6 +169,7 @@ class CodexExecJobPayload(_Part):
     workdir_mode: Literal["fresh_clone", "reuse"] = Field("fresh_clone", alias="workdirMode")
     codex: CodexOptions = CodexOptions()
     publish: Publish = Publish()
+    budget: Budget = Budget()
 
     @classmethod
     def parse(cls, payload: Mapping[str, Any]) -> Self:
@@ -200,7 +210,11 @@ class CodexExecJobPayload(_Part):
         return self.repository
 
 
-_OBJECTS: dict[str, type[BaseModel]] = {"codex": CodexOptions, "publish": Publish}
+_OBJECTS: dict[str, type[BaseModel]] = {
+    "codex": CodexOptions,
+    "publish": Publish,
+    "budget": Budget,
+}
 _WORDS = {
     "missing": "is required",
     "string_too_short": "must not be empty",

@@ -31,6 +31,7 @@ from moonmind_queue.codex_worker.codex import Codex
 from moonmind_queue.codex_worker.gh import GitHub
 from moonmind_queue.codex_worker.git import Git, GitFailed
 from moonmind_queue.codex_worker.journal import EVENTS, LOG, Journal
+from moonmind_queue.codex_worker.meter import Meter
 from moonmind_queue.codex_worker.payload import CodexExecJobPayload
 from moonmind_queue.codex_worker.publish import Identity, Publisher
 from moonmind_queue.codex_worker.session import ROLLOUT, SESSION, Opening, Session
@@ -271,7 +272,9 @@ class Run:
             self._job.id,
         )
         self._facts |= talk.facts
-        ended = talk.run(opening, deadline, silence)
+        model = self._payload.codex.model or self._codex.model
+        with Meter(self._context, self._transcript, self._codex.home, model):
+            ended = talk.run(opening, deadline, silence)
         transcript = self._transcript
         self._facts |= {
             "exit_code": ended.returncode,

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from moonmind_queue.errors import UnknownKind
-from moonmind_queue.model import ClaimedJob, Step
+from moonmind_queue.model import ClaimedJob, Step, Tokens
 
 if TYPE_CHECKING:
     from moonmind_queue.settings import Settings
@@ -58,6 +58,16 @@ class Context(Protocol):
 
         ``options`` are those of ``Queue.enqueue_many``; ``after`` may name this job's id and keys
         of other jobs added here. The worker's role needs the right to enqueue.
+        """
+
+    def count_usage(
+        self, thread: str, model: str | None, used: Tokens, *, done: bool = False
+    ) -> None:
+        """Say what a conversation with a model has used since it began, in whatever attempt.
+
+        As often as you like: the same again counts nothing. Where a budget is used up ``stop`` is
+        set, and a ``Stopped`` then blocks the job or hands it back, unless it is ``done``: then
+        nothing is left to be ended. A failure to tell is only logged.
         """
 
     def steps(self) -> Sequence[Step]:

@@ -26,7 +26,7 @@ from moonmind_queue.codex_worker.codex import Codex
 from moonmind_queue.codex_worker.handlers import CodexExec
 from moonmind_queue.codex_worker.publish import Identity
 from moonmind_queue.executors import Outcome
-from moonmind_queue.model import ClaimedJob
+from moonmind_queue.model import ClaimedJob, Tokens
 
 LIMIT = 10 * 1024 * 1024
 IDENTITY = Identity(name="Moonmind", email="moonmind@example.org")
@@ -42,6 +42,7 @@ class Recorder:
     lines: list[tuple[str, str, str]] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
     refuse: dict[str, Exception] = field(default_factory=dict)
+    counted: list[tuple[str, str | None, Tokens]] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     heard: list[str] = field(default_factory=list)
     on_progress: Callable[[str], None] = lambda _: None
@@ -74,6 +75,12 @@ class Recorder:
     def log(self, text: str, *, stream: str = "stdout", stage: str = "") -> None:
         """Keep what is printed."""
         self.lines.append((stage, stream, text))
+
+    def count_usage(
+        self, thread: str, model: str | None, used: Tokens, *, done: bool = False
+    ) -> None:
+        """Keep counters."""
+        self.counted.append((thread, model, used))
 
     def attach(self, name: str, source: Path | bytes, content_type: str = "") -> None:
         """Keep a file's bytes, or refuse it."""
@@ -116,6 +123,7 @@ class Bench:
     folder: Path
     git: GitServer
     environ: dict[str, str]
+    cache_max_gb: float = 1
 
     def run(
         self,
@@ -148,6 +156,7 @@ class Bench:
                 idle_timeout=silence,
                 artifact_max_bytes=limit,
                 identity=IDENTITY,
+                cache_max_gb=self.cache_max_gb,
             )
             job = make_job(self.payload(**(payload or {})), attempt=attempt)
             try:
@@ -159,6 +168,11 @@ class Bench:
     def workdir(self) -> Path:
         """Where the executor works."""
         return self.folder / "work"
+
+    @property
+    def left(self) -> list[str]:
+        """What is left there besides the mirrors of repositories."""
+        return [each.name for each in self.workdir.glob("*") if each.name != "mirrors"]
 
     def payload(self, **more: Any) -> dict[str, Any]:
         """Return a payload for the demo repository."""

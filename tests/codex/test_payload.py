@@ -172,3 +172,32 @@ def test_stored_form_is_accepted_again() -> None:
     """Producer and worker use the same validator, one after the other."""
     stored = CodexExec.validate(MINIMAL | {"codex": {"effort": "low"}, "workdirMode": "reuse"})
     assert CodexExec.validate(stored) == stored
+
+
+@pytest.mark.parametrize("budget", [{"tokens": 5}, {"cost": 0.5}, {"tokens": 1, "cost": 2}, {}])
+def test_budget_accepted(budget: dict[str, object]) -> None:
+    """Tokens, money or both; the database reads it where it is stored."""
+    stored = CodexExec.validate(MINIMAL | {"budget": budget})
+
+    assert stored.get("budget", {}) == budget
+
+
+@pytest.mark.parametrize(
+    "budget",
+    [
+        5,
+        {"tokens": 0},
+        {"tokens": 1.5},
+        {"tokens": "5"},
+        {"tokens": 10**16},
+        {"cost": 0},
+        {"cost": -1},
+        {"cost": float("nan")},
+        {"cost": float("inf")},
+        {"money": 1},
+    ],
+)
+def test_budget_refused(budget: object) -> None:
+    """What bounds nothing, or cannot be reckoned with, is refused by name."""
+    with pytest.raises(InvalidPayload, match=r"^codex_exec: budget"):
+        CodexExecJobPayload.parse(MINIMAL | {"budget": budget})

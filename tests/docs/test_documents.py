@@ -152,6 +152,11 @@ def test_the_guide_to_follow_ups_shows_what_happens(forget_roles, environment, t
     check("docs/follow-up.md", environment, tmp_path)
 
 
+def test_the_guide_to_usage_shows_what_happens(environment, tmp_path):
+    """Every command of docs/usage.md runs in order on one database and prints what stands there."""
+    check("docs/usage.md", environment, tmp_path)
+
+
 def test_the_first_job_of_the_readme_works(environment, create_database, tmp_path):
     """README's first job runs with the real Codex CLI; GitHub and the model are stand-ins."""
     (tmp_path / "stage").mkdir()

@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import psycopg
@@ -12,7 +13,7 @@ from psycopg.sql import SQL, Identifier
 from sqlalchemy import URL, Engine, NullPool, create_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from moonmind_queue import Queue, connect
+from moonmind_queue import Queue, Tokens, connect
 from moonmind_queue._ticker import tick
 
 
@@ -208,6 +209,24 @@ def lived(fresh: str, clock_of) -> Iterator[str]:
             max_per_day=1,
             max_depth=1,
         )
+        _spend(queue, clock)
         yield fresh
         for role in roles:
             queue.connection.execute(SQL("drop role {}").format(Identifier(role)))
+
+
+def _spend(queue, clock):
+    """Use tokens with a price and without, on two days, and one of three budgets up."""
+    queue.set_price("priced", Decimal(1), Decimal(2))
+    queue.set_budget("agent", "meter", tokens=100)
+    queue.set_budget("job", "send", cost=Decimal(50))
+    queue.set_budget("repository", "*", period="month", cost=Decimal(9))
+    now = clock.now
+    for agent, model, payload, day in (
+        ("other meter", "unknown", {"repository": "acme/site"}, now - timedelta(days=1)),
+        ("meter", "priced", {}, now),
+    ):
+        clock.freeze(day)
+        queue.enqueue("send", payload, agent=agent)
+        [job] = queue.claim("one", agents=[agent])
+        queue.count_usage(job, "thread", model, Tokens(input=100, output=20))

@@ -30,6 +30,9 @@ WRONG = {
                 "9999-12-31T23:59-23:59", "2030-02-30", "2030-01-01T25:00", "9" * 400, "\udcff"],
     "names": ["", " ", ",,", "a,a", "\x01", "🦉" * 300, "x" * 100_000, "'; drop table job; --",
               ",".join(map(str, range(10_000))), "-1", "{a}", "\udcff", "--"],
+    "token_count": ["", "0", "-1", "1.5", "k", "1e9", "0.0001k", "9" * 400 + "M", "٣", "\udcff"],
+    "money": ["", "-1", "nan", "inf", "1e400", "1e-400", "9" * 400, "x", "\udcff"],
+    "iso_day": ["", "0001-01-01", "9999-12-31", "2030-02-30", "20300131", "soon", "\udcff"],
     "boolean": [],
 }  # fmt: skip
 WRONG["integer range"] = WRONG["integer"]
@@ -37,10 +40,13 @@ WRONG["moment"] = WRONG["span"] + WRONG["instant"]
 VALID = {
     "kind": "noop", "job": "1", "name": "log.txt", "names": "nightly", "schedule": "nightly",
     "cron": "0 2 * * *", "agent": "codex", "scope": "agent", "max_running": "3", "length": "1h",
-    "base": "5s", "pattern": "no", "outcome": "fail", "source": "codex", "text": "no", "other": "1",
+    "base": "5s", "pattern": "no", "outcome": "fail", "source": "codex", "text": "no",
+    "other": "1",
+    "model": "gpt", "input": "1", "output": "2",
 }  # fmt: skip
 REQUIRED = {
     "prune": ["--older-than", "99d"],
+    "usage budget set": ["--tokens", "5"],
     "role allow": ["--max-open", "1"],
 }  # options that a command does not go without
 

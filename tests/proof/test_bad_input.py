@@ -41,6 +41,9 @@ WRONG: dict[str, list[str | None]] = {
     "timestamp with time zone[]": [None, "{}", "{NULL}", "{infinity}", "{-infinity}", "{someday}",
                                    "{2026-01-02Z,2026-01-01Z}", "{{2026-01-01Z},{2026-01-02Z}}"],
     "double precision": [None, "0", "-1", "1", "NaN", "infinity", "1e400", "half"],
+    "numeric": [None, "0", "-1", "NaN", "infinity", "-infinity", "1e1000", "1e-1000", "half"],
+    "date": [None, "infinity", "-infinity", "4714-01-01 BC", "9999-12-31", "5874897-12-31",
+             "someday"],
     "bytea": [None, "", "\\x00", "\\x" + "00" * MEGABYTES, "\\xz"],
 }  # fmt: skip
 
@@ -104,6 +107,9 @@ class _Desk:
             "p_place": 1, "p_rest": "1 h", "p_most": 2, "p_pauses": False, "p_advice": "try",
             "p_on_success": "[]", "p_on_failure": "[]", "p_made_by": self.held.id, "p_max_open": 9,
             "p_max_per_day": 9, "p_max_depth": 3,
+            "p_thread": "t", "p_model": "gpt", "p_input": 3, "p_cached_input": 2, "p_output": 1,
+            "p_reasoning": 1, "p_currency": "USD", "p_period": "day", "p_max_cost": 1,
+            "p_max_tokens": 9,
         }  # fmt: skip
         schedule = {"p_name": "nightly"}
         self.valid_for = {
@@ -115,6 +121,8 @@ class _Desk:
             "set_limit": {"p_name": "codex"},
             "redrive": {"p_until": "2027-01-01Z"},
             "event_cursor": {"p_since": None},
+            "set_price": {"p_since": "2026-01-01"},
+            "drop_price": {"p_since": "2026-01-01"},
             "remove_schedule": schedule,
             "pause_schedule": schedule,
             "run_schedule": schedule,

@@ -29,6 +29,7 @@ OWN = [
     "removed",
     "published",
     "said",
+    "overspent",
 ]
 
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from moonmind_queue import Queue, QueueError
+from moonmind_queue import Queue, QueueError, Tokens
 
 ZERO = timedelta(0)
 SHORT = timedelta(milliseconds=1)
@@ -33,6 +33,11 @@ CALLS = {
         [{"kind": "k", "key": "y", "after": jobs[:3]}, {"kind": "k", "after": ["y", *jobs[3:5]]}]
     ),
     "prune": lambda queue, held, jobs: queue.prune(ZERO, 2),
+    "count_usage": lambda queue, held, jobs: queue.count_usage(
+        held[-1], "t", "gpt", Tokens(input=held[-1].token)
+    ),
+    "set_budget": lambda queue, held, jobs: queue.set_budget("queue", tokens=10**12),
+    "drop_budget": lambda queue, held, jobs: queue.drop_budget("queue"),
 }
 
 

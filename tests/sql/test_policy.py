@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from moonmind_queue import InvalidArgument, NotAllowed, Queue
+from moonmind_queue import InvalidArgument, NotAllowed, Queue, Tokens
 from moonmind_queue.roles import create_role, revoke_role
 
 ROOT = Path(__file__).parents[2]
@@ -254,6 +254,7 @@ HOLDER = {
     ),
     "begin_step": lambda q, job: q.begin_step(job, "push"),
     "end_step": lambda q, job: q.end_step(job, "push"),
+    "count_usage": lambda q, job: q.count_usage(job, "t", "gpt", Tokens(input=1)),
     "hear": lambda q, job: q.hear(job),
 }
 NARROWED = {

@@ -17,7 +17,7 @@ NOT_FUNCTIONS = {"schema", "views", "grants"}
 SQL_FILES = {path.stem: path.read_text() for path in (ROOT / "sql").glob("*.sql")}
 FUNCTIONS = {name: text for name, text in SQL_FILES.items() if name not in NOT_FUNCTIONS}
 INLINED = {"_is_met", "_now", "_rank", "_task_event", "_task_state"}
-VIEWED = INLINED | {"_permits"}  # what views call, anybody may call
+VIEWED = INLINED | {"_permits", "_token_cost"}  # what views call, anybody may call
 PUBLIC = sorted(name for name in FUNCTIONS if not name.startswith("_"))
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
