@@ -265,7 +265,6 @@ class Queue:
     reclaim = _calls.method(_operations.reclaim)
     cancel = _calls.method(_calls.cancel)
     retry = _calls.method(_calls.retry)
-
     unlock = _calls.method(_operations.unlock)
     seed_dag = _calls.method(_dags.seed_dag)
     reset_dag = _calls.method(_dags.reset_dag)

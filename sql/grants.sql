@@ -130,6 +130,12 @@ to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 grant execute on function moonmind_queue.classify_failure(text, text)
 to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 
+grant select on moonmind_queue.job_follow_up, moonmind_queue.job_origin, moonmind_queue.allowance_overview
+to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
+
+grant execute on function moonmind_queue.set_allowance(text, text[], text[], text[], integer, integer, integer)
+to moonmind_operator;
+
 grant select on moonmind_queue.job_usage, moonmind_queue.usage_overview, moonmind_queue.usage_by_repository,
     moonmind_queue.usage_by_model, moonmind_queue.usage_by_agent, moonmind_queue.usage_by_day,
     moonmind_queue.price_overview, moonmind_queue.budget_overview
@@ -143,10 +149,4 @@ grant execute on function
     moonmind_queue.drop_price(text, date),
     moonmind_queue.set_budget(text, text, text, bigint, numeric),
     moonmind_queue.drop_budget(text, text, text)
-to moonmind_operator;
-
-grant select on moonmind_queue.job_follow_up, moonmind_queue.job_origin, moonmind_queue.allowance_overview
-to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
-
-grant execute on function moonmind_queue.set_allowance(text, text[], text[], text[], integer, integer, integer)
 to moonmind_operator;

@@ -47,10 +47,10 @@ begin
         delete from dag_task where job_id = any (v_ids);
         delete from message where job_id = any (v_ids);
         delete from publication where job_id = any (v_ids);
-        delete from usage where job_id = any (v_ids);
-        delete from usage_thread where job_id = any (v_ids);
         delete from follow_up where job_id = any (v_ids);
         delete from origin where job_id = any (v_ids);
+        delete from usage where job_id = any (v_ids);
+        delete from usage_thread where job_id = any (v_ids);
         delete from expiry
         using job
         where job.id = any (v_ids) and expiry.expires_at = job.expires_at and expiry.job_id = job.id;

@@ -72,10 +72,7 @@ def compare(job: int, other: int, as_json: bool) -> None:
 
 
 def _facts(queue: "Queue", job: "Job") -> dict[str, Any]:
-    """Return what is known of one job, by the names of :data:`ROWS` and as JSON has it.
-
-    Whoever can price tokens adds ``cost`` to the result of the job, or here.
-    """
+    """Return what is known of one job, by the names of :data:`ROWS` and as JSON has it."""
     result, codex = job.result or {}, job.payload.get("codex") or {}
     history = _history(queue, job.id)
     usage = result.get("usage") or next(
@@ -97,8 +94,19 @@ def _facts(queue: "Queue", job: "Job") -> dict[str, Any]:
         **{name: result.get(name) for name in ("effect", "base_commit", "codex_version")},
         **{name: result.get(name) for name in ("exit_code", "commands", "patch", "published")},
         **{name: (usage or {}).get(name) for name in ROWS if name.endswith("_tokens")},
-        "cost": result.get("cost"),
+        "cost": _cost(queue, job.id),
     }
+
+
+def _cost(queue: "Queue", job: int) -> float | None:
+    """Return what all attempts cost where every one has a price; as ``usage`` counts."""
+    [row] = queue.select(
+        "select case when bool_and(cost is not null) then sum(cost)::float8 end as cost"
+        " from moonmind_queue.job_usage where job_id = %(job)s",
+        job=job,
+    )
+    cost: float | None = row["cost"]
+    return cost
 
 
 def _history(queue: "Queue", job: int) -> "list[Event]":
@@ -184,6 +192,8 @@ def _words(name: str, value: Any) -> str:
             return value[:12]
         case "error", str():
             return value.partition("\n")[0][:60]
+        case "cost", float():
+            return f"{value:.4f}"
         case _, int() if name.endswith("_tokens"):
             return f"{value:,}"
         case _:

@@ -143,11 +143,6 @@ def test_the_guide_to_failures_shows_what_happens_and_every_rule(environment, tm
     assert listed == [(row["name"], row["source"], row["outcome"]) for row in rows]
 
 
-def test_the_guide_to_usage_shows_what_happens(environment, tmp_path):
-    """Every command of docs/usage.md runs in order on one database and prints what stands there."""
-    check("docs/usage.md", environment, tmp_path)
-
-
 def test_the_guide_to_follow_ups_shows_what_happens(forget_roles, environment, tmp_path):
     """Its template is a file beside, and its commands run in order on one database."""
     text = (ROOT / "docs" / "follow-up.md").read_text()
@@ -155,6 +150,11 @@ def test_the_guide_to_follow_ups_shows_what_happens(forget_roles, environment, t
     (tmp_path / "fix.yaml").write_text(template)
 
     check("docs/follow-up.md", environment, tmp_path)
+
+
+def test_the_guide_to_usage_shows_what_happens(environment, tmp_path):
+    """Every command of docs/usage.md runs in order on one database and prints what stands there."""
+    check("docs/usage.md", environment, tmp_path)
 
 
 def test_the_first_job_of_the_readme_works(environment, create_database, tmp_path):

@@ -200,7 +200,6 @@ def lived(fresh: str, clock_of) -> Iterator[str]:
             content_types=["text/*"],
             artifact_max_bytes=1000,
         )
-        _spend(queue, clock)
         queue.set_allowance(roles[0], max_open=1)
         queue.set_allowance(
             roles[1],
@@ -210,6 +209,7 @@ def lived(fresh: str, clock_of) -> Iterator[str]:
             max_per_day=1,
             max_depth=1,
         )
+        _spend(queue, clock)
         yield fresh
         for role in roles:
             queue.connection.execute(SQL("drop role {}").format(Identifier(role)))

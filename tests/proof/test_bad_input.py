@@ -105,11 +105,11 @@ class _Desk:
             "p_dag": "agentmux", "p_step": "push", "p_text": "exited with 1", "p_pattern": "no",
             "p_all": False,
             "p_place": 1, "p_rest": "1 h", "p_most": 2, "p_pauses": False, "p_advice": "try",
+            "p_on_success": "[]", "p_on_failure": "[]", "p_made_by": self.held.id, "p_max_open": 9,
+            "p_max_per_day": 9, "p_max_depth": 3,
             "p_thread": "t", "p_model": "gpt", "p_input": 3, "p_cached_input": 2, "p_output": 1,
             "p_reasoning": 1, "p_currency": "USD", "p_period": "day", "p_max_cost": 1,
             "p_max_tokens": 9,
-            "p_on_success": "[]", "p_on_failure": "[]", "p_made_by": self.held.id, "p_max_open": 9,
-            "p_max_per_day": 9, "p_max_depth": 3,
         }  # fmt: skip
         schedule = {"p_name": "nightly"}
         self.valid_for = {
@@ -170,10 +170,11 @@ class _Desk:
             "select tablename from pg_tables where schemaname = 'moonmind_queue' order by 1"
         ).fetchall()
         query = " union all ".join(
-            f"select md5(string_agg(t::text, ',' order by t::text)) from moonmind_queue.{table} t"
+            f"select '{table}', md5(string_agg(t::text, ',' order by t::text))"
+            f" from moonmind_queue.{table} t"
             for (table,) in tables
-        )
-        return self.connection.execute(query).fetchall()
+        )  # which may be looked at in parallel, and come in any order
+        return sorted(self.connection.execute(query).fetchall())
 
 
 @pytest.fixture(scope="module")

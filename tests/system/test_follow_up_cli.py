@@ -1,12 +1,14 @@
 """Templates, replays, comparisons and allowances from a shell."""
 
 import json
-from datetime import timedelta
+from datetime import date, timedelta
+from decimal import Decimal
 
 import pytest
 from psycopg.sql import SQL, Identifier
 
 import moonmind_queue
+from moonmind_queue.model import Tokens
 
 CODEX = {"repository": "acme/site", "instruction": "Do it."}
 TEMPLATE = """
@@ -328,6 +330,20 @@ def test_compare_gives_programs_all_of_it(run, ended):
         }
         for name, added, removed in (("src/a.py", 2, 1), ("b.txt", 1, 0))
     ]
+
+
+def test_compare_shows_what_each_cost_where_prices_are_known(run, queue):
+    """The attempts of a job added up; a job without usage has no cost."""
+    queue.set_price("gpt", Decimal(2), Decimal(10), since=date(2020, 1, 1))
+    queue.enqueue("noop")
+    queue.enqueue("noop")
+    [job] = queue.claim("w", start=True)
+    queue.count_usage(job, "t", "gpt", Tokens(input=1_000_000, output=100_000))
+
+    told = json.loads(run("compare", "1", "2", "--json").stdout)
+
+    assert (told["a"]["cost"], told["b"]["cost"]) == (3.0, None)
+    assert "3.0000" in run("compare", "1", "2").stdout
 
 
 def test_jobs_that_have_not_begun_can_be_compared(run, queue):
