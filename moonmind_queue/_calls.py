@@ -73,6 +73,9 @@ def enqueue(
     expires_at: datetime | None = None,
     on_dependency_failure: str = "wait",
     concurrency_key: str | None = None,
+    on_success: Sequence[Mapping[str, Any]] = (),
+    on_failure: Sequence[Mapping[str, Any]] = (),
+    made_by: int | None = None,
 ) -> Call[int]:
     """Add a job and return its id; workers see it when your transaction commits.
 
@@ -81,7 +84,9 @@ def enqueue(
     one end otherwise, ``on_dependency_failure`` says whether to ``wait``, ``cancel`` or ``run``. A
     ``key`` that a job has already returns that job's id and changes nothing. ``timeout`` bounds
     each attempt; from ``expires_at`` on no attempt begins; ``concurrency_key`` names what limits
-    may count.
+    may count. ``on_success`` and ``on_failure`` list jobs, as for :meth:`enqueue_many`, that are
+    added once when this one has succeeded, or failed for good. ``made_by`` is the job in whose
+    course this one is made. Raises ``NotAllowed`` for what the login's allowance does not admit.
     """
     options = {
         "agent": agent,
@@ -96,6 +101,9 @@ def enqueue(
         "expires_at": expires_at,
         "on_dependency_failure": on_dependency_failure,
         "concurrency_key": concurrency_key,
+        "on_success": to_json(_checked_all(on_success)) if on_success else (),
+        "on_failure": to_json(_checked_all(on_failure)) if on_failure else (),
+        "made_by": made_by,
     }
     defaults = enqueue.__kwdefaults__ or {}
     # A value costs as much as a short statement, and what SQL takes by default it need not be told.
@@ -110,13 +118,33 @@ def enqueue_many(jobs: Iterable[Mapping[str, Any]]) -> Call[list[int]]:
     Each mapping has the parameters of :meth:`enqueue` as keys; ``after`` may name ids, and keys
     of this call or of existing jobs.
     """
-    checked = [
-        {**job, "payload": executors.checked(job["kind"], job.get("payload") or {})}
-        if "kind" in job
-        else dict(job)
-        for job in jobs
-    ]
-    return column("enqueue_many", jobs=to_json(checked))
+    return column("enqueue_many", jobs=to_json(_checked_all(jobs)))
+
+
+def replay(
+    job_id: int, payload: Mapping[str, Any] | None = None, *, agent: str | None = None
+) -> Call[int]:
+    """Add a job that asks for the same as another once more, and return its id.
+
+    Without a ``payload`` it is that job's own without ``publish``. Raises ``JobNotFound``.
+    """
+    given = None if payload is None else to_json(payload)
+    return value("replay", int, job_id=job_id, payload=given, agent=agent)
+
+
+def _checked_all(jobs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Check the payloads of jobs and of all that may follow them; the database checks the rest."""
+    return [_checked(job) if isinstance(job, Mapping) else job for job in jobs]
+
+
+def _checked(job: Mapping[str, Any]) -> dict[str, Any]:
+    checked = dict(job)
+    if "kind" in checked:
+        checked["payload"] = executors.checked(checked["kind"], checked.get("payload") or {})
+    for event in ("on_success", "on_failure"):
+        if isinstance(checked.get(event), list | tuple):
+            checked[event] = _checked_all(checked[event])
+    return checked
 
 
 # --- operate -------------------------------------------------------------------------------

@@ -5,13 +5,18 @@ from datetime import datetime, timedelta
 
 from moonmind_queue._calls import Call, column, nothing, rows, value
 from moonmind_queue._values import storable
-from moonmind_queue.model import FailureRule, Fault, JobState
+from moonmind_queue.model import FailureRule, Fault, JobState, Reclaimed
 
 NO_TIME = timedelta(0)
 
 
 def _listed(names: Sequence[str] | None) -> list[str] | None:
     return None if names is None else list(names)
+
+
+def reclaim(limit: int = 100) -> Call[list[Reclaimed]]:
+    """Take back jobs whose lease ran out; workers do this on a timer, anybody may."""
+    return rows(Reclaimed, "reclaim", limit=limit)
 
 
 def unlock(job_id: int, *, force: bool = False) -> Call[JobState]:
@@ -173,6 +178,34 @@ def set_policy(
         workers=_listed(workers),
         content_types=_listed(content_types),
         artifact_max_bytes=artifact_max_bytes,
+    )
+
+
+def set_allowance(
+    role: str,
+    *,
+    agents: Sequence[str] | None = None,
+    kinds: Sequence[str] | None = None,
+    repositories: Sequence[str] | None = None,
+    max_open: int | None = None,
+    max_per_day: int | None = None,
+    max_depth: int | None = None,
+) -> Call[None]:
+    """Bind what a login may enqueue; ``None`` admits all, and nothing else lifts the allowance.
+
+    ``max_open`` bounds its unfinished jobs, ``max_per_day`` those of 24 hours, ``max_depth`` how
+    many generations of jobs made by jobs there may be.
+    """
+    return value(
+        "set_allowance",
+        nothing,
+        role=role,
+        agents=_listed(agents),
+        kinds=_listed(kinds),
+        repositories=_listed(repositories),
+        max_open=max_open,
+        max_per_day=max_per_day,
+        max_depth=max_depth,
     )
 
 

@@ -146,5 +146,5 @@ class Reporter:
         """End the job and add the jobs that it asked for, all or nothing."""
         with queue.connection.transaction() if ending.jobs else nullcontext():
             if ending.jobs:
-                queue.enqueue_many(ending.jobs)
+                queue.enqueue_many([{"made_by": job.id, **each} for each in ending.jobs])
             queue.complete(job, ending.result)

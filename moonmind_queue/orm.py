@@ -30,6 +30,7 @@ from sqlalchemy.types import NULLTYPE
 
 from moonmind_queue import _calls, errors
 from moonmind_queue._calls import SCHEMA, Call
+from moonmind_queue._kin_views import AllowanceOverview, JobFollowUp, JobOrigin
 from moonmind_queue._usage_views import (
     BudgetOverview,
     JobUsage,
@@ -75,6 +76,7 @@ __all__ = [
     "AgentmuxEvent",
     "AgentmuxMember",
     "AgentmuxTask",
+    "AllowanceOverview",
     "ArtifactContent",
     "AsyncSessionQueue",
     "BlockedJob",
@@ -82,9 +84,11 @@ __all__ = [
     "FailureOverview",
     "JobArtifact",
     "JobDocument",
+    "JobFollowUp",
     "JobHistory",
     "JobLog",
     "JobMessage",
+    "JobOrigin",
     "JobOverview",
     "JobPublication",
     "JobUsage",

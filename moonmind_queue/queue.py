@@ -31,7 +31,7 @@ from moonmind_queue import (
 from moonmind_queue._calls import SCHEMA, Call
 from moonmind_queue._connection import open_connection
 from moonmind_queue._values import bigints, jsonbs, opened, storable, to_json
-from moonmind_queue.model import Artifact, ClaimedJob, JobState, Reclaimed, Renewal
+from moonmind_queue.model import Artifact, ClaimedJob, JobState, Renewal
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -58,6 +58,7 @@ class Queue:
 
     enqueue = _calls.method(_calls.enqueue)
     enqueue_many = _calls.method(_calls.enqueue_many)
+    replay = _calls.method(_calls.replay)
 
     # --- hold a lease ----------------------------------------------------------------------
 
@@ -261,10 +262,7 @@ class Queue:
 
     # --- operate ---------------------------------------------------------------------------
 
-    def reclaim(self, limit: int = 100) -> list[Reclaimed]:
-        """Take back jobs whose lease ran out; workers do this on a timer, anybody may."""
-        return self._rows(Reclaimed, "reclaim", limit=limit)
-
+    reclaim = _calls.method(_operations.reclaim)
     cancel = _calls.method(_calls.cancel)
     retry = _calls.method(_calls.retry)
 
@@ -287,6 +285,7 @@ class Queue:
     drop_budget = _calls.method(_usage.drop_budget)
     set_policy = _calls.method(_operations.set_policy)
     drop_policy = _calls.method(_operations.drop_policy)
+    set_allowance = _calls.method(_operations.set_allowance)
     repair = _calls.method(_operations.repair)
     prune = _calls.method(_operations.prune)
     maintain = _calls.method(_history.maintain)

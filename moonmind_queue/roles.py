@@ -121,6 +121,7 @@ def revoke_role(connection: psycopg.Connection[Any], name: str) -> RevokedRole:
             _run(connection, "alter role {} nologin", Identifier(name))
         _leave_groups(connection, name)
         Queue(connection).drop_policy(name)
+        Queue(connection).set_allowance(name)  # or another one of that name would have it
     if not ours and _exists(connection, name):
         other = "moonmind-queue role create did not make it; only its rights here are gone"
         return RevokedRole(role=name, dropped=False, kept_because=other, connections=0)

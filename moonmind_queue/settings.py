@@ -104,6 +104,17 @@ class FileSettings(_Environment):
     """Where ``state/`` and ``artifacts/`` of Agentmux are; by default the working directory."""
 
 
+class DiskSettings(_Environment):
+    """Where a worker's files are, and how many may stay: all that ``cache`` needs."""
+
+    workdir: Annotated[Path, AfterValidator(_absolute)] = Field(
+        Path("var/worker"), alias="MOONMIND_WORKDIR", validate_default=True
+    )
+    cache_max_gb: float = Field(20, ge=0, allow_inf_nan=False, alias="MOONMIND_CACHE_MAX_GB")
+    """What the mirrors of repositories may take of the disk together, in units of 10^9 bytes; with
+    0 none is kept."""
+
+
 class ShellProgram(BaseModel):
     """A program that jobs of kind ``shell`` may run: one entry of ``MOONMIND_SHELL_ALLOW``.
 
@@ -119,7 +130,7 @@ class ShellProgram(BaseModel):
     more: Pattern | None = None
 
 
-class Settings(FileSettings, DatabaseSettings):
+class Settings(DiskSettings, FileSettings, DatabaseSettings):
     """The settings of a worker."""
 
     listen_database_url: ListenUrl | None = Field(
@@ -135,9 +146,6 @@ class Settings(FileSettings, DatabaseSettings):
     poll_interval_ms: int = Field(1500, ge=1, alias="MOONMIND_POLL_INTERVAL_MS")
     lease_seconds: int = Field(120, ge=1, alias="MOONMIND_LEASE_SECONDS")
     reclaim_seconds: int = Field(5, ge=1, alias="MOONMIND_RECLAIM_SECONDS")
-    workdir: Annotated[Path, AfterValidator(_absolute)] = Field(
-        Path("var/worker"), alias="MOONMIND_WORKDIR", validate_default=True
-    )
     live_log_events_enabled: bool = Field(True, alias="MOONMIND_LIVE_LOG_EVENTS_ENABLED")
     """Whether what jobs print can be read while they run."""
     run_timeout_seconds: int = Field(

@@ -9,7 +9,7 @@ set search_path = moonmind_queue, pg_temp
 as $$
 declare
     v_names constant text[] :=
-        '{kind,payload,agent,name,key,priority,run_at,after,max_attempts,capabilities,timeout,expires_at,on_dependency_failure,concurrency_key}';
+        '{kind,payload,agent,name,key,priority,run_at,after,max_attempts,capabilities,timeout,expires_at,on_dependency_failure,concurrency_key,on_success,on_failure,made_by}';
     v_fault text;
 begin
     if jsonb_typeof(p_jobs) is distinct from 'array' then
@@ -21,6 +21,8 @@ begin
         case
             when jsonb_typeof(job) <> 'object' then 'is not an object'
             when jsonb_typeof(job -> 'after') not in ('array', 'null') then 'after is not an array'
+            when jsonb_typeof(job -> 'on_success') not in ('array', 'null') then 'on_success is not an array of jobs'
+            when jsonb_typeof(job -> 'on_failure') not in ('array', 'null') then 'on_failure is not an array of jobs'
             else 'unknown name ' || (select string_agg(quote_ident(left(name, 100)), ', ') from (
                 select name from jsonb_object_keys(job - v_names) as name limit 5) as unknown)
                 || '; there are ' || array_to_string(v_names, ', ')
@@ -29,7 +31,10 @@ begin
     from jsonb_array_elements(p_jobs) with ordinality as given (job, place)
     where case
               when jsonb_typeof(job) <> 'object' then true
-              else job - v_names <> '{}' or jsonb_typeof(job -> 'after') not in ('array', 'null')
+              else job - v_names <> '{}'
+                  or jsonb_typeof(job -> 'after') not in ('array', 'null')
+                  or jsonb_typeof(job -> 'on_success') not in ('array', 'null')
+                  or jsonb_typeof(job -> 'on_failure') not in ('array', 'null')
           end
     limit 1;
     if v_fault is not null then

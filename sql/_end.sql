@@ -2,7 +2,8 @@
 --
 -- Contract
 --   * The way into blocked, failed, dead_letter and cancelled; success has complete_many().
---   * Any lease is gone. Dependents of a job that ended do what they said for this case.
+--   * Any lease is gone. Dependents of a job that ended do what they said for this case; what it
+--     lists in on_failure is enqueued when it has failed, not when somebody cancelled it.
 -- Locks     the job is locked by the caller; its dependents, in id order.
 -- Notifies  moonmind_queue
 create or replace function moonmind_queue._end(
@@ -31,6 +32,9 @@ begin
     perform _log(p_job_id, p_type, p_error, p_level, p_worker, p_data);
     if p_state <> 'blocked' then
         perform _fail_dependents(p_job_id);
+    end if;
+    if p_state in ('failed', 'dead_letter') then
+        perform _follow_up(array[p_job_id], 'failure');
     end if;
     perform _make_room();
     return p_state;

@@ -3,6 +3,7 @@
 -- Contract
 --   * One job for each occurrence, due since its instant; none where the key is taken: a schedule
 --     that was removed and added again does not repeat itself.
+--   * Whoever made the schedule had the right to: the worker that enqueues is not charged.
 --   * Without a name of its own a job is called after its schedule.
 -- Locks     the schedule is locked by the caller.
 -- Notifies  moonmind_queue
@@ -38,7 +39,7 @@ begin
     end if;
 
     select array_agg(id order by place) into v_ids
-    from enqueue_many(v_jobs) with ordinality as made (id, place);
+    from _add_jobs(v_jobs, false) with ordinality as made (id, place);
     perform _log(id, 'scheduled', format('for %s by schedule %s', at, p_schedule.name),
                  p_data => jsonb_build_object('schedule', p_schedule.name, 'occurrence', at))
     from unnest(v_ids, v_at) as made (id, at);

@@ -5,10 +5,10 @@
 --   * A job that is claimed has been started too: who runs short jobs need not say so before.
 --   * A job that is missing from the answer is a lease that was lost; nothing of it changes.
 --   * A cancel request that came first wins: the job is cancelled, its result kept.
---   * Dependents are released in the same transaction.
+--   * Dependents are released, and on_success is enqueued, in the same transaction.
 -- Locks     the jobs and their dependents in one id order; then the leases, which go.
 -- Notifies  moonmind_queue, for dependents.
--- Events    started where it is missing; completed or cancelled; ready for dependents.
+-- Events    started where it is missing; completed or cancelled; ready for dependents; created for on_success.
 -- Errors    22023 lists of different length; 23514 a result that is not an object; MQ004.
 create or replace function moonmind_queue.complete_many(
     p_job_ids bigint[],
@@ -95,6 +95,7 @@ begin
     if v_needed and v_succeeded is not null then
         perform _release_dependents(v_succeeded);
     end if;
+    perform _follow_up(v_succeeded, 'success') where exists (select from follow_up where follow_up.job_id = any (v_succeeded));
     if v_succeeded is distinct from v_done then
         perform _fail_dependents(id) from unnest(v_done) as id where id <> all (coalesce(v_succeeded, '{}'));
     end if;

@@ -1,19 +1,22 @@
 -- enqueue(kind, payload, agent, name, key, priority, run_at, after, max_attempts, capabilities,
---         timeout, expires_at, on_dependency_failure, concurrency_key) → job id.
+--         timeout, expires_at, on_dependency_failure, concurrency_key, on_success, on_failure, made_by)
+--         → job id.
 --
 -- Contract
---   * Part of the caller's transaction: the job exists exactly when that commits.
---   * The same key again returns the job that has it and changes nothing.
+--   * Part of the caller's transaction: the job exists exactly when that commits. The same key
+--     again returns the job that has it and changes nothing.
 --   * With after, the job waits until every one of those jobs has succeeded. When one ends
 --     otherwise: wait for a person (the default), cancel this job too, or run it all the same.
 --   * Higher priority runs first, then older run_at, then lower id; an hour of waiting outweighs
 --     one level of priority.
 --   * timeout bounds each attempt; null: run_timeout has one for the kind. At expires_at the job
 --     is cancelled if no attempt is under way. run_limit may count by concurrency_key.
--- Locks     the jobs named in after, shared, in id order: none of them can end unseen meanwhile.
+--   * on_success and on_failure list jobs, made_by is whose work brings this one: see enqueue_many().
+-- Locks     the jobs named in after, shared, in id order: none of them can end unseen meanwhile;
+--           then the login's row in allowance.
 -- Notifies  moonmind_queue
 -- Events    created, then cancelled where it applies.
--- Errors    22023 unknown dependency; 23502, 23514 a value that the table refuses.
+-- Errors    22023 unknown dependency or a bad follow-up; 23502, 23514 a value that the table refuses; MQ004.
 create or replace function moonmind_queue.enqueue(
     p_kind         text,
     p_payload      jsonb       default '{}',
@@ -28,7 +31,10 @@ create or replace function moonmind_queue.enqueue(
     p_timeout      interval    default null,
     p_expires_at   timestamptz default null,
     p_on_dependency_failure text default 'wait',
-    p_concurrency_key       text default null
+    p_concurrency_key       text default null,
+    p_on_success jsonb  default null,
+    p_on_failure jsonb  default null,
+    p_made_by    bigint default null
 )
 returns bigint
 language plpgsql
@@ -45,12 +51,21 @@ declare
     v_lane   integer;
     v_rank   bigint;
     v_id     bigint;
+    v_limited boolean;  -- by an allowance
 begin
     if p_key is not null then
         select id into v_id from job where key = p_key;
         if found then
             return v_id;
         end if;
+    end if;
+    if coalesce(p_on_success, p_on_failure) is not null or p_made_by is not null then
+        return (select _add_jobs(jsonb_build_array(jsonb_build_object(
+            'kind', p_kind, 'payload', p_payload, 'agent', p_agent, 'name', p_name, 'key', p_key,
+            'priority', p_priority, 'run_at', p_run_at, 'after', p_after, 'max_attempts', p_max_attempts,
+            'capabilities', p_capabilities, 'timeout', p_timeout, 'expires_at', p_expires_at,
+            'on_dependency_failure', p_on_dependency_failure, 'concurrency_key', p_concurrency_key, 'on_success', p_on_success,
+            'on_failure', p_on_failure, 'made_by', p_made_by))));
     end if;
     if cardinality(p_after) > 0 then
         perform _lock_needs(p_after);
@@ -83,10 +98,10 @@ begin
             then _rank(coalesce(p_priority, 0), coalesce(p_run_at, v_now)) else 0 end
     )
     on conflict (key) where key is not null do nothing
-    returning id, lane_id, rank into v_id, v_lane, v_rank;
+    returning id, lane_id, rank, exists (select from allowance where role = session_user)
+    into v_id, v_lane, v_rank, v_limited;
     if v_id is null then  -- another transaction was quicker with this key, and has committed
-        select id into strict v_id from job where key = p_key;
-        return v_id;
+        return (select id from job where key = p_key);
     end if;
 
     insert into event (job_id, seq, at, type, worker)
@@ -106,9 +121,10 @@ begin
     elsif v_policy = 'cancel' then
         perform _cancel_doomed(array[v_id]);
     end if;
+    if v_limited then perform _charge(array[v_id]); end if;
     return v_id;
 end;
 $$;
 
-comment on function moonmind_queue.enqueue(text, jsonb, text, text, text, integer, timestamptz, bigint[], integer, text[], interval, timestamptz, text, text)
+comment on function moonmind_queue.enqueue(text, jsonb, text, text, text, integer, timestamptz, bigint[], integer, text[], interval, timestamptz, text, text, jsonb, jsonb, bigint)
 is 'Add a job, optionally after others; part of the caller''s transaction.';

@@ -3,85 +3,22 @@
 -- Contract
 --   * jobs is an array of objects with the parameters of enqueue() as names, without p_.
 --   * after may hold ids, and keys of this call or of jobs that exist; the order does not matter.
+--   * on_success and on_failure may hold jobs that are added when the job has succeeded, or failed
+--     for good: once for each event. They are tried out now; five levels, a hundred jobs.
 --   * All or nothing. A key that exists, or stands earlier in the call, is that job, unchanged.
--- Locks     keys in their order, then jobs named in after that existed before, shared, in id order.
+-- Locks     keys in their order, then jobs named in after that existed before, shared, in id order;
+--           then the login's row in allowance.
 -- Notifies  moonmind_queue, once per agent.
 -- Events    created, then cancelled where it applies.
 -- Errors    22023 not an array of objects, unknown name, unknown dependency, circle (with its path);
---           23514 a value that the table refuses.
+--           23514 a value that the table refuses; MQ004 the login's allowance does not admit it.
 create or replace function moonmind_queue.enqueue_many(p_jobs jsonb)
 returns setof bigint
-language plpgsql
+language sql
 security definer
 set search_path = moonmind_queue, pg_temp
-set plan_cache_mode = force_generic_plan
-set enable_seqscan = off
-set jit = off
 as $$
-declare
-    v_now   constant timestamptz := _now();
-    v_lanes integer[];  -- by place in the call, as the next three
-    v_keys  text[];
-    v_ids   bigint[];   -- what is returned
-    v_new   boolean[];
-    v_made  bigint[];   -- the jobs that this call makes
-begin
-    perform _check_jobs(p_jobs);
-    v_lanes := _lanes(p_jobs);
-    select array_agg(key order by place), array_agg(id order by place), array_agg(is_new order by place)
-    into v_keys, v_ids, v_new
-    from _number_jobs(p_jobs);
-
-    with made as (
-        insert into job (
-            id, key, name, agent, kind, state, priority, run_at, max_attempts, payload, created_at,
-            updated_at, lane_id, event_seq, timeout, expires_at, on_dependency_failure, rank
-        )
-        overriding system value
-        select id, key, name, coalesce(agent, 'codex'), kind, 'queued', coalesce(priority, 0),
-               coalesce(run_at, v_now), coalesce(max_attempts, 3), coalesce(payload, '{}'), v_now, v_now,
-               lane_id, 1, timeout, expires_at, coalesce(on_dependency_failure, 'wait'),
-               case when isfinite(run_at) is not false
-                   then _rank(coalesce(priority, 0), coalesce(run_at, v_now)) else 0 end
-        from rows from (
-            jsonb_to_recordset(p_jobs) as (
-                kind text, payload jsonb, agent text, name text, key text, priority integer,
-                run_at timestamptz, max_attempts integer, timeout interval, expires_at timestamptz,
-                on_dependency_failure text
-            ),
-            unnest(v_lanes), unnest(v_ids), unnest(v_new)
-        ) as given (
-            kind, payload, agent, name, key, priority, run_at, max_attempts, timeout, expires_at,
-            on_dependency_failure, lane_id, id, is_new
-        )
-        where is_new
-        order by key
-        on conflict (key) where key is not null do nothing
-        returning id, expires_at
-    ),
-    expiring as (
-        insert into expiry (expires_at, job_id)
-        select expires_at, id from made where expires_at is not null
-    )
-    select coalesce(array_agg(id), '{}') into v_made from made;
-
-    if array_remove(v_keys, null) <> '{}' then
-        -- A transaction that committed one of the keys meanwhile has made that job.
-        select array_agg(coalesce(job.id, numbered.id) order by place) into v_ids
-        from unnest(v_keys, v_ids) with ordinality as numbered (key, id, place)
-        left join job on job.key = numbered.key;
-    end if;
-
-    insert into event (job_id, seq, at, type, worker)
-    select id, 1, v_now, 'created', session_user
-    from unnest(v_made) as id;
-    if jsonb_path_exists(p_jobs, '$[*].after[*]') then
-        perform _add_needs(p_jobs, v_keys, v_ids, v_made);
-    end if;
-    perform _offer(v_made);
-    perform _cancel_doomed(v_made);
-    return query select unnest(v_ids);
-end;
+    select _add_jobs(p_jobs);
 $$;
 
 comment on function moonmind_queue.enqueue_many(jsonb)

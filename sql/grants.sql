@@ -41,8 +41,9 @@ grant select on
 to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 
 grant execute on function
-    moonmind_queue.enqueue(text, jsonb, text, text, text, integer, timestamptz, bigint[], integer, text[], interval, timestamptz, text, text),
+    moonmind_queue.enqueue(text, jsonb, text, text, text, integer, timestamptz, bigint[], integer, text[], interval, timestamptz, text, text, jsonb, jsonb, bigint),
     moonmind_queue.enqueue_many(jsonb),
+    moonmind_queue.replay(bigint, jsonb, text),
     moonmind_queue.seed_dag(jsonb, text, text)
 to moonmind_producer, moonmind_operator;
 
@@ -142,4 +143,10 @@ grant execute on function
     moonmind_queue.drop_price(text, date),
     moonmind_queue.set_budget(text, text, text, bigint, numeric),
     moonmind_queue.drop_budget(text, text, text)
+to moonmind_operator;
+
+grant select on moonmind_queue.job_follow_up, moonmind_queue.job_origin, moonmind_queue.allowance_overview
+to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
+
+grant execute on function moonmind_queue.set_allowance(text, text[], text[], text[], integer, integer, integer)
 to moonmind_operator;

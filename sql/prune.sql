@@ -49,6 +49,8 @@ begin
         delete from publication where job_id = any (v_ids);
         delete from usage where job_id = any (v_ids);
         delete from usage_thread where job_id = any (v_ids);
+        delete from follow_up where job_id = any (v_ids);
+        delete from origin where job_id = any (v_ids);
         delete from expiry
         using job
         where job.id = any (v_ids) and expiry.expires_at = job.expires_at and expiry.job_id = job.id;

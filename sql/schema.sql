@@ -522,6 +522,64 @@ comment on column moonmind_queue.publication.content is 'What the step makes, su
 comment on column moonmind_queue.publication.token is 'Of the lease under which it was begun the last time.';
 comment on column moonmind_queue.publication.over is 'Of a run before somebody retried the job: what it pushed counts, where it stopped does not.';
 
+create table moonmind_queue.follow_up (
+    job_id      bigint not null,
+    event       text   not null,
+    number      bigint not null,
+    job         jsonb  not null,
+    role        name   not null,
+    made_job_id bigint,
+    primary key (job_id, event, number),
+    constraint follow_up_event_is_known check (event in ('success', 'failure'))
+);
+
+comment on table moonmind_queue.follow_up is 'What is enqueued when a job ends, once for each event.';
+comment on column moonmind_queue.follow_up.number is 'Its place in on_success or on_failure, from 1.';
+comment on column moonmind_queue.follow_up.job is 'The parameters of one enqueue(), as in enqueue_many(); it was tried out when it came.';
+comment on column moonmind_queue.follow_up.role is 'Who enqueued it: what it becomes counts for the allowance of that login.';
+comment on column moonmind_queue.follow_up.made_job_id is 'What it has become; it may be pruned.';
+
+create table moonmind_queue.origin (
+    job_id      bigint  primary key,
+    from_job_id bigint  not null,
+    how         text    not null,
+    depth       integer not null,
+    constraint origin_how_is_known check (how in ('success', 'failure', 'job', 'replay'))
+);
+
+create index origin_from_idx on moonmind_queue.origin (from_job_id);
+
+comment on table moonmind_queue.origin is 'Jobs that came from another job: on its success or failure, made in its course, or its replay.';
+comment on column moonmind_queue.origin.depth is 'How many jobs it is away from one that came from none; a replay counts as what it replays.';
+
+create table moonmind_queue.allowance (
+    role         name primary key,
+    agents       text[],
+    kinds        text[],
+    repositories text[],
+    max_open     integer,
+    max_per_day  integer,
+    max_depth    integer,
+    constraint allowance_is_not_negative check (max_open >= 0 and max_per_day >= 0 and max_depth >= 0)
+);
+
+comment on table moonmind_queue.allowance
+is 'What a login may enqueue; null admits all. A role without a row may enqueue everything.';
+comment on column moonmind_queue.allowance.repositories is 'As host/path in lower case; host/owner/* admits all below.';
+comment on column moonmind_queue.allowance.max_open is 'How many of its jobs may be unfinished at once.';
+comment on column moonmind_queue.allowance.max_per_day is 'How many jobs it may add within 24 hours.';
+comment on column moonmind_queue.allowance.max_depth is 'How many jobs away from one that came from none.';
+
+create table moonmind_queue.enqueued (
+    role   name        not null,
+    job_id bigint      not null,
+    at     timestamptz not null,
+    primary key (role, job_id)
+);
+
+comment on table moonmind_queue.enqueued
+is 'The jobs of logins that have an allowance: those of the last 24 hours, and older ones that are unfinished.';
+
 create table moonmind_queue.message (
     id       bigint generated always as identity primary key,
     job_id   bigint      not null,

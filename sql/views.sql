@@ -671,3 +671,41 @@ is 'Every budget and what is used of it in this period; * serves every name that
 comment on column moonmind_queue.budget_overview.used_tokens is 'Input and output; null for the budget of each job, which has its own sum.';
 comment on column moonmind_queue.budget_overview.used_cost is 'What of it has a price.';
 comment on column moonmind_queue.budget_overview.until is 'When the period ends and the budget is whole again; null: never.';
+
+create or replace view moonmind_queue.job_follow_up as
+select follow_up.job_id, follow_up.event, follow_up.number, follow_up.job, follow_up.role::text as role,
+       follow_up.made_job_id
+from moonmind_queue.follow_up;
+
+comment on view moonmind_queue.job_follow_up
+is 'What jobs list to be enqueued on their success or failure, and what has become of it; order by job_id, event, number.';
+
+create or replace view moonmind_queue.job_origin as
+select job_id, from_job_id, how, depth,
+       format(case how
+           when 'success' then 'on success of job %s'
+           when 'failure' then 'on failure of job %s'
+           when 'replay' then 'replay of job %s'
+           else 'made by job %s'
+       end, from_job_id) as in_words
+from moonmind_queue.origin;
+
+comment on view moonmind_queue.job_origin
+is 'Jobs that came from another job: on its success or failure, made in its course, or its replay.';
+comment on column moonmind_queue.job_origin.depth
+is 'How many jobs it is away from one that came from none; a replay counts as what it replays.';
+
+create or replace view moonmind_queue.allowance_overview as
+select allowance.role::text as role, allowance.agents, allowance.kinds as job_kinds, allowance.repositories,
+       allowance.max_open, counted.open, allowance.max_per_day, counted.within_a_day, allowance.max_depth
+from moonmind_queue.allowance
+cross join lateral (
+    select count(*) filter (where enqueued.at > moonmind_queue._now() - interval '1 day') as within_a_day,
+           count(job.id) filter (where job.finished_at is null) as open
+    from moonmind_queue.enqueued
+    left join moonmind_queue.job on job.id = enqueued.job_id
+    where enqueued.role = allowance.role
+) as counted;
+
+comment on view moonmind_queue.allowance_overview
+is 'What logins may enqueue, and how much of it they have used; null: as much as they like.';

@@ -523,6 +523,64 @@ comment on column moonmind_queue.publication.content is 'What the step makes, su
 comment on column moonmind_queue.publication.token is 'Of the lease under which it was begun the last time.';
 comment on column moonmind_queue.publication.over is 'Of a run before somebody retried the job: what it pushed counts, where it stopped does not.';
 
+create table moonmind_queue.follow_up (
+    job_id      bigint not null,
+    event       text   not null,
+    number      bigint not null,
+    job         jsonb  not null,
+    role        name   not null,
+    made_job_id bigint,
+    primary key (job_id, event, number),
+    constraint follow_up_event_is_known check (event in ('success', 'failure'))
+);
+
+comment on table moonmind_queue.follow_up is 'What is enqueued when a job ends, once for each event.';
+comment on column moonmind_queue.follow_up.number is 'Its place in on_success or on_failure, from 1.';
+comment on column moonmind_queue.follow_up.job is 'The parameters of one enqueue(), as in enqueue_many(); it was tried out when it came.';
+comment on column moonmind_queue.follow_up.role is 'Who enqueued it: what it becomes counts for the allowance of that login.';
+comment on column moonmind_queue.follow_up.made_job_id is 'What it has become; it may be pruned.';
+
+create table moonmind_queue.origin (
+    job_id      bigint  primary key,
+    from_job_id bigint  not null,
+    how         text    not null,
+    depth       integer not null,
+    constraint origin_how_is_known check (how in ('success', 'failure', 'job', 'replay'))
+);
+
+create index origin_from_idx on moonmind_queue.origin (from_job_id);
+
+comment on table moonmind_queue.origin is 'Jobs that came from another job: on its success or failure, made in its course, or its replay.';
+comment on column moonmind_queue.origin.depth is 'How many jobs it is away from one that came from none; a replay counts as what it replays.';
+
+create table moonmind_queue.allowance (
+    role         name primary key,
+    agents       text[],
+    kinds        text[],
+    repositories text[],
+    max_open     integer,
+    max_per_day  integer,
+    max_depth    integer,
+    constraint allowance_is_not_negative check (max_open >= 0 and max_per_day >= 0 and max_depth >= 0)
+);
+
+comment on table moonmind_queue.allowance
+is 'What a login may enqueue; null admits all. A role without a row may enqueue everything.';
+comment on column moonmind_queue.allowance.repositories is 'As host/path in lower case; host/owner/* admits all below.';
+comment on column moonmind_queue.allowance.max_open is 'How many of its jobs may be unfinished at once.';
+comment on column moonmind_queue.allowance.max_per_day is 'How many jobs it may add within 24 hours.';
+comment on column moonmind_queue.allowance.max_depth is 'How many jobs away from one that came from none.';
+
+create table moonmind_queue.enqueued (
+    role   name        not null,
+    job_id bigint      not null,
+    at     timestamptz not null,
+    primary key (role, job_id)
+);
+
+comment on table moonmind_queue.enqueued
+is 'The jobs of logins that have an allowance: those of the last 24 hours, and older ones that are unfinished.';
+
 create table moonmind_queue.message (
     id       bigint generated always as identity primary key,
     job_id   bigint      not null,
@@ -711,6 +769,188 @@ create table moonmind_queue.spent_budget (
 comment on table moonmind_queue.spent_budget
 is 'Budgets that are used up, so that a claim has next to nothing to look at; null until: for good.';
 -- <<<
+-- >>> sql/_add_follow_ups.sql
+-- _add_follow_ups(jobs, ids, made, try) → void; keeps what those of the jobs that are new list.
+--
+-- Contract
+--   * ids are the jobs' by place, made those that are new.
+--   * With try all levels are enqueued and that is taken back, as of a schedule's job: whatever
+--     enqueue refuses is refused now, in its words, and nothing can keep a job from ending later.
+-- Errors    22023 too many or too deep, a name that a follow-up cannot have; those of enqueue_many().
+create or replace function moonmind_queue._add_follow_ups(
+    p_jobs jsonb,
+    p_ids  bigint[],
+    p_made bigint[],
+    p_try  boolean
+)
+returns void
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_new   constant bigint[] := array(  -- places; a key may stand twice in one call: the first is the job
+        select min(place) from unnest(p_ids) with ordinality as given (id, place)
+        where id = any (p_made)
+        group by id
+    );
+    v_each  record;
+    v_fault text;
+begin
+    insert into follow_up (job_id, event, number, job, role)
+    select p_ids[place], event, number, job, session_user
+    from _follow_ups(p_jobs)
+    where depth = 1 and place = any (v_new);
+    if not p_try then
+        return;
+    end if;
+
+    select format('job %s: its follow-ups are %s; at most 100 jobs in 5 levels are kept', place,
+                  case when max(depth) > 5 then 'nested more than 5 levels deep' else count(*) || ' jobs' end)
+    into v_fault
+    from _follow_ups(p_jobs)
+    where place = any (v_new)
+    group by place
+    having max(depth) > 5 or count(*) > 100
+    order by place
+    limit 1;
+    if v_fault is not null then
+        raise exception '%', v_fault using errcode = 'invalid_parameter_value';
+    end if;
+    select format('the allowance of %s admits %s generations of jobs made by jobs, and job %s would bring %s',
+                  session_user, max_depth, place, coalesce(origin.depth, 0) + listed.depth)
+    into v_fault
+    from allowance
+    cross join _follow_ups(p_jobs) as listed
+    left join origin on origin.job_id = p_ids[place]
+    where role = session_user and place = any (v_new) and coalesce(origin.depth, 0) + listed.depth > max_depth
+    limit 1;
+    if found then
+        raise exception '%', v_fault using errcode = 'MQ004';
+    end if;
+    begin
+        for v_each in select * from _follow_ups(p_jobs) where place = any (v_new) loop
+            perform _check_jobs(jsonb_build_array(v_each.job));
+            if v_each.job ?| '{after,made_by}' then
+                raise exception 'it cannot have after or made_by, for it comes after its job; a chain nests on_success'
+                    using errcode = 'invalid_parameter_value';
+            end if;
+            perform _add_jobs(jsonb_build_array(v_each.job - '{on_success,on_failure}'::text[]));
+        end loop;
+        raise sqlstate 'MQ999';  -- a way back, and no error: it never leaves this block
+    exception
+        when sqlstate 'MQ999' then
+            null;
+        when data_exception or integrity_constraint_violation or sqlstate 'MQ004' then
+            raise exception 'job %: on_% %: %', v_each.place, v_each.event, v_each.number, regexp_replace(sqlerrm, '^job 1: ', '')
+                using errcode = sqlstate;
+    end;
+end;
+$$;
+
+comment on function moonmind_queue._add_follow_ups(jsonb, bigint[], bigint[], boolean)
+is 'Keep what jobs want enqueued when they end.';
+-- <<<
+-- >>> sql/_add_jobs.sql
+-- _add_jobs(jobs, charged, how) → their ids, in input order; what enqueue_many() promises.
+--
+-- Contract
+--   * Charged: the login's allowance must admit the jobs with all that may follow them, and
+--     follow-ups are tried out. Not so for those whose rules somebody else has settled before.
+--   * how says what a made_by of a job means: success or failure of that job, its course, a replay.
+-- Locks     as enqueue_many(); then the login's row in allowance.
+-- Errors    those of enqueue_many().
+create or replace function moonmind_queue._add_jobs(
+    p_jobs    jsonb,
+    p_charged boolean default true,
+    p_how     text    default 'job'
+)
+returns setof bigint
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $$
+declare
+    v_now   constant timestamptz := _now();
+    v_lanes integer[];  -- by place in the call, as the next three
+    v_keys  text[];
+    v_ids   bigint[];   -- what is returned
+    v_new   boolean[];
+    v_made  bigint[];   -- the jobs that this call makes
+    v_from  constant boolean := jsonb_path_exists(p_jobs, '$[*].made_by ? (@ != null)');
+begin
+    perform _check_jobs(p_jobs);
+    v_lanes := _lanes(p_jobs);
+    select array_agg(key order by place), array_agg(id order by place), array_agg(is_new order by place)
+    into v_keys, v_ids, v_new
+    from _number_jobs(p_jobs);
+
+    with made as (
+        insert into job (
+            id, key, name, agent, kind, state, priority, run_at, max_attempts, payload, created_at,
+            updated_at, lane_id, event_seq, timeout, expires_at, on_dependency_failure, rank
+        )
+        overriding system value
+        select id, key, name, coalesce(agent, 'codex'), kind, 'queued', coalesce(priority, 0),
+               coalesce(run_at, v_now), coalesce(max_attempts, 3), coalesce(payload, '{}'), v_now, v_now,
+               lane_id, 1, timeout, expires_at, coalesce(on_dependency_failure, 'wait'),
+               case when isfinite(run_at) is not false
+                   then _rank(coalesce(priority, 0), coalesce(run_at, v_now)) else 0 end
+        from rows from (
+            jsonb_to_recordset(p_jobs) as (
+                kind text, payload jsonb, agent text, name text, key text, priority integer,
+                run_at timestamptz, max_attempts integer, timeout interval, expires_at timestamptz,
+                on_dependency_failure text
+            ),
+            unnest(v_lanes), unnest(v_ids), unnest(v_new)
+        ) as given (
+            kind, payload, agent, name, key, priority, run_at, max_attempts, timeout, expires_at,
+            on_dependency_failure, lane_id, id, is_new
+        )
+        where is_new
+        order by key
+        on conflict (key) where key is not null do nothing
+        returning id, expires_at
+    ),
+    expiring as (
+        insert into expiry (expires_at, job_id)
+        select expires_at, id from made where expires_at is not null
+    )
+    select coalesce(array_agg(id), '{}') into v_made from made;
+
+    if array_remove(v_keys, null) <> '{}' then
+        -- A transaction that committed one of the keys meanwhile has made that job.
+        select array_agg(coalesce(job.id, numbered.id) order by place) into v_ids
+        from unnest(v_keys, v_ids) with ordinality as numbered (key, id, place)
+        left join job on job.key = numbered.key;
+    end if;
+
+    if v_from then
+        perform _add_origins(p_jobs, v_ids, v_made, p_how);
+    end if;
+    insert into event (job_id, seq, at, type, worker, message)
+    select id, 1, v_now, 'created', session_user,
+           case when v_from then coalesce((select in_words from job_origin where job_id = id), '') else '' end
+    from unnest(v_made) as id;
+    if jsonb_path_exists(p_jobs, '$[*].after[*]') then
+        perform _add_needs(p_jobs, v_keys, v_ids, v_made);
+    end if;
+    perform _offer(v_made);
+    perform _cancel_doomed(v_made);
+    if p_charged then
+        perform _charge(v_made) from allowance where role = session_user;
+    end if;
+    if jsonb_path_exists(p_jobs, '$[*] ? (exists (@.on_success[*]) || exists (@.on_failure[*]))') then
+        perform _add_follow_ups(p_jobs, v_ids, v_made, p_charged);
+    end if;
+    return query select unnest(v_ids);
+end;
+$$;
+
+comment on function moonmind_queue._add_jobs(jsonb, boolean, text)
+is 'Add many jobs in one call.';
+-- <<<
 -- >>> sql/_add_needs.sql
 -- _add_needs(jobs, keys, ids, made) → void; writes the dependencies of the jobs that a call made.
 --
@@ -785,6 +1025,43 @@ end;
 $$;
 
 comment on function moonmind_queue._add_needs(jsonb, text[], bigint[], bigint[]) is 'Write the dependencies of new jobs.';
+-- <<<
+-- >>> sql/_add_origins.sql
+-- _add_origins(jobs, ids, made, how) → void; notes from which job the new ones came, if from any.
+--
+-- Contract
+--   * ids are the jobs' by place, made those that are new. The depth counts on from that job's;
+--     a replay is as deep as what it replays.
+-- Errors    22023 made_by names no job.
+create or replace function moonmind_queue._add_origins(p_jobs jsonb, p_ids bigint[], p_made bigint[], p_how text)
+returns void
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_unknown bigint;
+begin
+    select (job ->> 'made_by')::bigint into v_unknown
+    from jsonb_array_elements(p_jobs) as job
+    where job ->> 'made_by' is not null
+      and not exists (select from job as made where made.id = (job ->> 'made_by')::bigint)
+    limit 1;
+    if found then
+        raise exception 'made_by names job %, which does not exist', v_unknown using errcode = 'invalid_parameter_value';
+    end if;
+
+    insert into origin (job_id, from_job_id, how, depth)
+    select p_ids[place], named.id, p_how, coalesce(source.depth, 0) + case p_how when 'replay' then 0 else 1 end
+    from jsonb_array_elements(p_jobs) with ordinality as given (job, place)
+    cross join lateral (select (job ->> 'made_by')::bigint) as named (id)
+    left join origin as source on source.job_id = named.id
+    where named.id is not null and p_ids[place] = any (p_made)
+    order by place
+    on conflict do nothing;  -- a key may stand twice in one call; the first is the job
+end;
+$$;
+
+comment on function moonmind_queue._add_origins(jsonb, bigint[], bigint[], text) is 'Note from which job others came.';
 -- <<<
 -- >>> sql/_add_usage.sql
 -- _add_usage(new, attempt, lane, model, day) → void; new tokens of an attempt, added to it and to the day.
@@ -988,6 +1265,62 @@ $$;
 
 comment on function moonmind_queue._capabilities(text[]) is 'Capabilities in the form in which they are compared.';
 -- <<<
+-- >>> sql/_charge.sql
+-- _charge(jobs) → void, or an error: the login's allowance must admit these jobs, which it has just made.
+--
+-- Contract
+--   * What may follow them is tried out by the caller, and so is charged with them: a job is refused
+--     when all that it may bring would be too much. What then follows is counted and never refused.
+-- Locks     the login's row in allowance, so that calls of one login count one after the other.
+-- Errors    MQ004
+create or replace function moonmind_queue._charge(p_job_ids bigint[])
+returns void
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_now     constant timestamptz := _now();
+    v_allowed allowance;
+    v_rule    policy;
+    v_fault   text;
+    v_used    record;
+begin
+    select * into strict v_allowed from allowance where role = session_user for update;
+    delete from enqueued
+    where role = session_user
+      and at <= v_now - interval '1 day'
+      and not exists (select from job where id = job_id and finished_at is null);
+    insert into enqueued (role, job_id, at)
+    select session_user, id, v_now from unnest(p_job_ids) as id;
+
+    v_rule := jsonb_populate_record(null::policy, to_jsonb(v_allowed));
+    select format('agent %s, kind %s, %s', lane.agent, lane.kind, coalesce('repository ' || nullif(lane.repository, ''), 'no repository'))
+    into v_fault
+    from job
+    join lane on lane.id = job.lane_id
+    where job.id = any (p_job_ids) and not _permits(v_rule, lane)
+    order by job.id
+    limit 1;
+    if found then
+        raise exception 'the allowance of % does not admit a job of %', session_user, v_fault using errcode = 'MQ004';
+    end if;
+    if exists (select from origin where job_id = any (p_job_ids) and depth > v_allowed.max_depth) then
+        raise exception 'the allowance of % admits % generations of jobs made by jobs, and this is one more', session_user, v_allowed.max_depth
+            using errcode = 'MQ004';
+    end if;
+    select max_open, open, max_per_day, within_a_day into v_used from allowance_overview where role = session_user;
+    if v_used.open > v_used.max_open then
+        raise exception 'the allowance of % admits % open jobs; with these and all that may follow it would have %', session_user, v_used.max_open, v_used.open
+            using errcode = 'MQ004', hint = 'wait until some have ended, or ask an operator for more';
+    elsif v_used.within_a_day > v_used.max_per_day then
+        raise exception 'the allowance of % admits % jobs within 24 hours; with these and all that may follow it would have %', session_user, v_used.max_per_day, v_used.within_a_day
+            using errcode = 'MQ004';
+    end if;
+end;
+$$;
+
+comment on function moonmind_queue._charge(bigint[]) is 'Refuse new jobs that the login may not add.';
+-- <<<
 -- >>> sql/_check_artifact.sql
 -- _check_artifact(name, content_type, size_bytes) → void, or an error: the login's policy must admit such an artifact.
 --
@@ -1033,7 +1366,7 @@ set search_path = moonmind_queue, pg_temp
 as $$
 declare
     v_names constant text[] :=
-        '{kind,payload,agent,name,key,priority,run_at,after,max_attempts,capabilities,timeout,expires_at,on_dependency_failure,concurrency_key}';
+        '{kind,payload,agent,name,key,priority,run_at,after,max_attempts,capabilities,timeout,expires_at,on_dependency_failure,concurrency_key,on_success,on_failure,made_by}';
     v_fault text;
 begin
     if jsonb_typeof(p_jobs) is distinct from 'array' then
@@ -1045,6 +1378,8 @@ begin
         case
             when jsonb_typeof(job) <> 'object' then 'is not an object'
             when jsonb_typeof(job -> 'after') not in ('array', 'null') then 'after is not an array'
+            when jsonb_typeof(job -> 'on_success') not in ('array', 'null') then 'on_success is not an array of jobs'
+            when jsonb_typeof(job -> 'on_failure') not in ('array', 'null') then 'on_failure is not an array of jobs'
             else 'unknown name ' || (select string_agg(quote_ident(left(name, 100)), ', ') from (
                 select name from jsonb_object_keys(job - v_names) as name limit 5) as unknown)
                 || '; there are ' || array_to_string(v_names, ', ')
@@ -1053,7 +1388,10 @@ begin
     from jsonb_array_elements(p_jobs) with ordinality as given (job, place)
     where case
               when jsonb_typeof(job) <> 'object' then true
-              else job - v_names <> '{}' or jsonb_typeof(job -> 'after') not in ('array', 'null')
+              else job - v_names <> '{}'
+                  or jsonb_typeof(job -> 'after') not in ('array', 'null')
+                  or jsonb_typeof(job -> 'on_success') not in ('array', 'null')
+                  or jsonb_typeof(job -> 'on_failure') not in ('array', 'null')
           end
     limit 1;
     if v_fault is not null then
@@ -1442,7 +1780,8 @@ comment on function moonmind_queue._drop_months(text) is 'Drop the partitions th
 --
 -- Contract
 --   * The way into blocked, failed, dead_letter and cancelled; success has complete_many().
---   * Any lease is gone. Dependents of a job that ended do what they said for this case.
+--   * Any lease is gone. Dependents of a job that ended do what they said for this case; what it
+--     lists in on_failure is enqueued when it has failed, not when somebody cancelled it.
 -- Locks     the job is locked by the caller; its dependents, in id order.
 -- Notifies  moonmind_queue
 create or replace function moonmind_queue._end(
@@ -1472,6 +1811,9 @@ begin
     if p_state <> 'blocked' then
         perform _fail_dependents(p_job_id);
     end if;
+    if p_state in ('failed', 'dead_letter') then
+        perform _follow_up(array[p_job_id], 'failure');
+    end if;
     perform _make_room();
     return p_state;
 end;
@@ -1485,6 +1827,7 @@ comment on function moonmind_queue._end(bigint, text, text, text, text, text, js
 -- Contract
 --   * One job for each occurrence, due since its instant; none where the key is taken: a schedule
 --     that was removed and added again does not repeat itself.
+--   * Whoever made the schedule had the right to: the worker that enqueues is not charged.
 --   * Without a name of its own a job is called after its schedule.
 -- Locks     the schedule is locked by the caller.
 -- Notifies  moonmind_queue
@@ -1520,7 +1863,7 @@ begin
     end if;
 
     select array_agg(id order by place) into v_ids
-    from enqueue_many(v_jobs) with ordinality as made (id, place);
+    from _add_jobs(v_jobs, false) with ordinality as made (id, place);
     perform _log(id, 'scheduled', format('for %s by schedule %s', at, p_schedule.name),
                  p_data => jsonb_build_object('schedule', p_schedule.name, 'occurrence', at))
     from unnest(v_ids, v_at) as made (id, at);
@@ -1705,6 +2048,90 @@ end;
 $$;
 
 comment on function moonmind_queue._failures_like(bigint, text) is 'Count an attempt''s failures of one sort.';
+-- <<<
+-- >>> sql/_follow_up.sql
+-- _follow_up(jobs, event) → void; the jobs have ended with success or failure: what they list is enqueued.
+--
+-- Contract
+--   * Once for each event: a job that is retried and ends the same way again brings nothing new.
+--   * With the right of whoever enqueued the job, which was looked at then, and never refused.
+-- Locks     the jobs are locked by the caller; keys in their order.
+-- Notifies  moonmind_queue
+-- Events    created
+create or replace function moonmind_queue._follow_up(p_job_ids bigint[], p_event text)
+returns void
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $$
+declare
+    v_jobs jsonb;
+    v_from bigint[];
+    v_made bigint[];
+begin
+    select jsonb_agg(job || jsonb_build_object('made_by', job_id) order by job_id, number),
+           array_agg(job_id order by job_id, number)
+    into v_jobs, v_from
+    from follow_up
+    where job_id = any (p_job_ids) and event = p_event and made_job_id is null;
+    if v_jobs is null then
+        return;
+    end if;
+    v_made := array(
+        select id from _add_jobs(v_jobs, false, p_event) with ordinality as made (id, place) order by place
+    );
+
+    update follow_up
+    set made_job_id = made.id
+    from (
+        select job_id, v_made[row_number() over (order by job_id, number)] as id, number
+        from follow_up
+        where job_id = any (p_job_ids) and event = p_event and made_job_id is null
+    ) as made
+    where follow_up.job_id = made.job_id and follow_up.event = p_event and follow_up.number = made.number;
+    insert into enqueued (role, job_id, at)
+    select follow_up.role, made_job_id, _now()
+    from follow_up
+    join allowance on allowance.role = follow_up.role
+    where job_id = any (v_from) and event = p_event and made_job_id = any (v_made)
+    on conflict do nothing;
+end;
+$$;
+
+comment on function moonmind_queue._follow_up(bigint[], text) is 'Enqueue what jobs that have ended list.';
+-- <<<
+-- >>> sql/_follow_ups.sql
+-- _follow_ups(jobs) → the jobs that these list in on_success and on_failure, and those in turn.
+--
+-- Contract
+--   * place is of the job in the array, depth counts from 1, event is success or failure, number
+--     is the place in that list. Of levels only the first six are looked at: five are allowed.
+create or replace function moonmind_queue._follow_ups(p_jobs jsonb)
+returns table (place bigint, depth integer, event text, number bigint, job jsonb)
+language sql
+immutable
+set search_path = moonmind_queue, pg_temp
+as $$
+    with recursive listed as (
+        select place, 0 as depth, null::text as event, null::bigint as number, job
+        from jsonb_array_elements(p_jobs) with ordinality as given (job, place)
+        union all
+        select listed.place, listed.depth + 1, lists.event, followers.number, followers.job
+        from listed
+        cross join lateral (
+            values ('success', listed.job -> 'on_success'), ('failure', listed.job -> 'on_failure')
+        ) as lists (event, jobs)
+        cross join lateral jsonb_array_elements(
+            case jsonb_typeof(lists.jobs) when 'array' then lists.jobs else '[]' end
+        ) with ordinality as followers (job, number)
+        where listed.depth < 6
+    )
+    select place, depth, event, number, job from listed where depth > 0 order by place, depth;
+$$;
+
+comment on function moonmind_queue._follow_ups(jsonb) is 'All that jobs may bring when they end.';
 -- <<<
 -- >>> sql/_hold_dependents.sql
 -- _hold_dependents(job) → void; a job that ended will run again: who counted it as met waits for it.
@@ -4332,10 +4759,10 @@ comment on function moonmind_queue.complete(bigint, bigint, jsonb) is 'End a lea
 --   * A job that is claimed has been started too: who runs short jobs need not say so before.
 --   * A job that is missing from the answer is a lease that was lost; nothing of it changes.
 --   * A cancel request that came first wins: the job is cancelled, its result kept.
---   * Dependents are released in the same transaction.
+--   * Dependents are released, and on_success is enqueued, in the same transaction.
 -- Locks     the jobs and their dependents in one id order; then the leases, which go.
 -- Notifies  moonmind_queue, for dependents.
--- Events    started where it is missing; completed or cancelled; ready for dependents.
+-- Events    started where it is missing; completed or cancelled; ready for dependents; created for on_success.
 -- Errors    22023 lists of different length; 23514 a result that is not an object; MQ004.
 create or replace function moonmind_queue.complete_many(
     p_job_ids bigint[],
@@ -4422,6 +4849,7 @@ begin
     if v_needed and v_succeeded is not null then
         perform _release_dependents(v_succeeded);
     end if;
+    perform _follow_up(v_succeeded, 'success') where exists (select from follow_up where follow_up.job_id = any (v_succeeded));
     if v_succeeded is distinct from v_done then
         perform _fail_dependents(id) from unnest(v_done) as id where id <> all (coalesce(v_succeeded, '{}'));
     end if;
@@ -4780,21 +5208,24 @@ comment on function moonmind_queue.end_step(bigint, bigint, text, text, jsonb) i
 -- <<<
 -- >>> sql/enqueue.sql
 -- enqueue(kind, payload, agent, name, key, priority, run_at, after, max_attempts, capabilities,
---         timeout, expires_at, on_dependency_failure, concurrency_key) → job id.
+--         timeout, expires_at, on_dependency_failure, concurrency_key, on_success, on_failure, made_by)
+--         → job id.
 --
 -- Contract
---   * Part of the caller's transaction: the job exists exactly when that commits.
---   * The same key again returns the job that has it and changes nothing.
+--   * Part of the caller's transaction: the job exists exactly when that commits. The same key
+--     again returns the job that has it and changes nothing.
 --   * With after, the job waits until every one of those jobs has succeeded. When one ends
 --     otherwise: wait for a person (the default), cancel this job too, or run it all the same.
 --   * Higher priority runs first, then older run_at, then lower id; an hour of waiting outweighs
 --     one level of priority.
 --   * timeout bounds each attempt; null: run_timeout has one for the kind. At expires_at the job
 --     is cancelled if no attempt is under way. run_limit may count by concurrency_key.
--- Locks     the jobs named in after, shared, in id order: none of them can end unseen meanwhile.
+--   * on_success and on_failure list jobs, made_by is whose work brings this one: see enqueue_many().
+-- Locks     the jobs named in after, shared, in id order: none of them can end unseen meanwhile;
+--           then the login's row in allowance.
 -- Notifies  moonmind_queue
 -- Events    created, then cancelled where it applies.
--- Errors    22023 unknown dependency; 23502, 23514 a value that the table refuses.
+-- Errors    22023 unknown dependency or a bad follow-up; 23502, 23514 a value that the table refuses; MQ004.
 create or replace function moonmind_queue.enqueue(
     p_kind         text,
     p_payload      jsonb       default '{}',
@@ -4809,7 +5240,10 @@ create or replace function moonmind_queue.enqueue(
     p_timeout      interval    default null,
     p_expires_at   timestamptz default null,
     p_on_dependency_failure text default 'wait',
-    p_concurrency_key       text default null
+    p_concurrency_key       text default null,
+    p_on_success jsonb  default null,
+    p_on_failure jsonb  default null,
+    p_made_by    bigint default null
 )
 returns bigint
 language plpgsql
@@ -4826,12 +5260,21 @@ declare
     v_lane   integer;
     v_rank   bigint;
     v_id     bigint;
+    v_limited boolean;  -- by an allowance
 begin
     if p_key is not null then
         select id into v_id from job where key = p_key;
         if found then
             return v_id;
         end if;
+    end if;
+    if coalesce(p_on_success, p_on_failure) is not null or p_made_by is not null then
+        return (select _add_jobs(jsonb_build_array(jsonb_build_object(
+            'kind', p_kind, 'payload', p_payload, 'agent', p_agent, 'name', p_name, 'key', p_key,
+            'priority', p_priority, 'run_at', p_run_at, 'after', p_after, 'max_attempts', p_max_attempts,
+            'capabilities', p_capabilities, 'timeout', p_timeout, 'expires_at', p_expires_at,
+            'on_dependency_failure', p_on_dependency_failure, 'concurrency_key', p_concurrency_key, 'on_success', p_on_success,
+            'on_failure', p_on_failure, 'made_by', p_made_by))));
     end if;
     if cardinality(p_after) > 0 then
         perform _lock_needs(p_after);
@@ -4864,10 +5307,10 @@ begin
             then _rank(coalesce(p_priority, 0), coalesce(p_run_at, v_now)) else 0 end
     )
     on conflict (key) where key is not null do nothing
-    returning id, lane_id, rank into v_id, v_lane, v_rank;
+    returning id, lane_id, rank, exists (select from allowance where role = session_user)
+    into v_id, v_lane, v_rank, v_limited;
     if v_id is null then  -- another transaction was quicker with this key, and has committed
-        select id into strict v_id from job where key = p_key;
-        return v_id;
+        return (select id from job where key = p_key);
     end if;
 
     insert into event (job_id, seq, at, type, worker)
@@ -4887,11 +5330,12 @@ begin
     elsif v_policy = 'cancel' then
         perform _cancel_doomed(array[v_id]);
     end if;
+    if v_limited then perform _charge(array[v_id]); end if;
     return v_id;
 end;
 $$;
 
-comment on function moonmind_queue.enqueue(text, jsonb, text, text, text, integer, timestamptz, bigint[], integer, text[], interval, timestamptz, text, text)
+comment on function moonmind_queue.enqueue(text, jsonb, text, text, text, integer, timestamptz, bigint[], integer, text[], interval, timestamptz, text, text, jsonb, jsonb, bigint)
 is 'Add a job, optionally after others; part of the caller''s transaction.';
 -- <<<
 -- >>> sql/enqueue_many.sql
@@ -4900,85 +5344,22 @@ is 'Add a job, optionally after others; part of the caller''s transaction.';
 -- Contract
 --   * jobs is an array of objects with the parameters of enqueue() as names, without p_.
 --   * after may hold ids, and keys of this call or of jobs that exist; the order does not matter.
+--   * on_success and on_failure may hold jobs that are added when the job has succeeded, or failed
+--     for good: once for each event. They are tried out now; five levels, a hundred jobs.
 --   * All or nothing. A key that exists, or stands earlier in the call, is that job, unchanged.
--- Locks     keys in their order, then jobs named in after that existed before, shared, in id order.
+-- Locks     keys in their order, then jobs named in after that existed before, shared, in id order;
+--           then the login's row in allowance.
 -- Notifies  moonmind_queue, once per agent.
 -- Events    created, then cancelled where it applies.
 -- Errors    22023 not an array of objects, unknown name, unknown dependency, circle (with its path);
---           23514 a value that the table refuses.
+--           23514 a value that the table refuses; MQ004 the login's allowance does not admit it.
 create or replace function moonmind_queue.enqueue_many(p_jobs jsonb)
 returns setof bigint
-language plpgsql
+language sql
 security definer
 set search_path = moonmind_queue, pg_temp
-set plan_cache_mode = force_generic_plan
-set enable_seqscan = off
-set jit = off
 as $$
-declare
-    v_now   constant timestamptz := _now();
-    v_lanes integer[];  -- by place in the call, as the next three
-    v_keys  text[];
-    v_ids   bigint[];   -- what is returned
-    v_new   boolean[];
-    v_made  bigint[];   -- the jobs that this call makes
-begin
-    perform _check_jobs(p_jobs);
-    v_lanes := _lanes(p_jobs);
-    select array_agg(key order by place), array_agg(id order by place), array_agg(is_new order by place)
-    into v_keys, v_ids, v_new
-    from _number_jobs(p_jobs);
-
-    with made as (
-        insert into job (
-            id, key, name, agent, kind, state, priority, run_at, max_attempts, payload, created_at,
-            updated_at, lane_id, event_seq, timeout, expires_at, on_dependency_failure, rank
-        )
-        overriding system value
-        select id, key, name, coalesce(agent, 'codex'), kind, 'queued', coalesce(priority, 0),
-               coalesce(run_at, v_now), coalesce(max_attempts, 3), coalesce(payload, '{}'), v_now, v_now,
-               lane_id, 1, timeout, expires_at, coalesce(on_dependency_failure, 'wait'),
-               case when isfinite(run_at) is not false
-                   then _rank(coalesce(priority, 0), coalesce(run_at, v_now)) else 0 end
-        from rows from (
-            jsonb_to_recordset(p_jobs) as (
-                kind text, payload jsonb, agent text, name text, key text, priority integer,
-                run_at timestamptz, max_attempts integer, timeout interval, expires_at timestamptz,
-                on_dependency_failure text
-            ),
-            unnest(v_lanes), unnest(v_ids), unnest(v_new)
-        ) as given (
-            kind, payload, agent, name, key, priority, run_at, max_attempts, timeout, expires_at,
-            on_dependency_failure, lane_id, id, is_new
-        )
-        where is_new
-        order by key
-        on conflict (key) where key is not null do nothing
-        returning id, expires_at
-    ),
-    expiring as (
-        insert into expiry (expires_at, job_id)
-        select expires_at, id from made where expires_at is not null
-    )
-    select coalesce(array_agg(id), '{}') into v_made from made;
-
-    if array_remove(v_keys, null) <> '{}' then
-        -- A transaction that committed one of the keys meanwhile has made that job.
-        select array_agg(coalesce(job.id, numbered.id) order by place) into v_ids
-        from unnest(v_keys, v_ids) with ordinality as numbered (key, id, place)
-        left join job on job.key = numbered.key;
-    end if;
-
-    insert into event (job_id, seq, at, type, worker)
-    select id, 1, v_now, 'created', session_user
-    from unnest(v_made) as id;
-    if jsonb_path_exists(p_jobs, '$[*].after[*]') then
-        perform _add_needs(p_jobs, v_keys, v_ids, v_made);
-    end if;
-    perform _offer(v_made);
-    perform _cancel_doomed(v_made);
-    return query select unnest(v_ids);
-end;
+    select _add_jobs(p_jobs);
 $$;
 
 comment on function moonmind_queue.enqueue_many(jsonb)
@@ -5520,6 +5901,8 @@ begin
         delete from publication where job_id = any (v_ids);
         delete from usage where job_id = any (v_ids);
         delete from usage_thread where job_id = any (v_ids);
+        delete from follow_up where job_id = any (v_ids);
+        delete from origin where job_id = any (v_ids);
         delete from expiry
         using job
         where job.id = any (v_ids) and expiry.expires_at = job.expires_at and expiry.job_id = job.id;
@@ -6021,6 +6404,54 @@ $$;
 
 comment on function moonmind_queue.repair() is 'Make rows agree again that somebody wrote by hand.';
 -- <<<
+-- >>> sql/replay.sql
+-- replay(job, payload, agent) → the id of a new job that asks for the same once more.
+--
+-- Contract
+--   * Whatever state the job is in, it stays as it is. The new one has its kind, name, priority,
+--     attempts, capabilities, timeout and concurrency key, and is due at once: no key, no
+--     dependencies, no time to expire, nothing that follows.
+--   * Without a payload it is the job's own without publish: what runs again to be compared is not
+--     published a second time. Without an agent it is the job's.
+-- Locks     the login's row in allowance.
+-- Notifies  moonmind_queue
+-- Events    created
+-- Errors    MQ002; 23514 a payload that is not an object; MQ004 the login's allowance does not admit it.
+create or replace function moonmind_queue.replay(
+    p_job_id  bigint,
+    p_payload jsonb default null,
+    p_agent   text  default null
+)
+returns bigint
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_id bigint;
+begin
+    select _add_jobs(
+        jsonb_build_array(jsonb_build_object(
+            'kind', job.kind, 'payload', coalesce(p_payload, job.payload - 'publish'),
+            'agent', coalesce(p_agent, job.agent), 'name', job.name, 'priority', job.priority,
+            'max_attempts', job.max_attempts, 'capabilities', lane.capabilities, 'timeout', job.timeout,
+            'concurrency_key', nullif(lane.concurrency_key, ''), 'made_by', job.id
+        )),
+        p_how => 'replay'
+    )
+    into v_id
+    from job
+    join lane on lane.id = job.lane_id
+    where job.id = p_job_id;
+    if not found then
+        raise exception 'job % does not exist', p_job_id using errcode = 'MQ002';
+    end if;
+    return v_id;
+end;
+$$;
+
+comment on function moonmind_queue.replay(bigint, jsonb, text) is 'Enqueue once more what a job asked for.';
+-- <<<
 -- >>> sql/reset_dag.sql
 -- reset_dag(dag, force) → the number of the epoch that begins: every task of the DAG is to run anew.
 --
@@ -6403,6 +6834,61 @@ end;
 $$;
 
 comment on function moonmind_queue.seed_dag(jsonb, text, text) is 'Make the tasks of a DAG what its file says.';
+-- <<<
+-- >>> sql/set_allowance.sql
+-- set_allowance(role, agents, kinds, repositories, max_open, max_per_day, max_depth) → void; what a login may enqueue.
+--
+-- Contract
+--   * Null admits all; nothing but nulls takes the allowance away. It holds for what is enqueued from
+--     now on; jobs that the login has added before are not counted.
+--   * Repositories are kept as host/path in lower case; owner/repo is one of github.com, and
+--     owner/* or host/owner/* admits all below.
+-- Errors    22023 no such role, a list with a null, a repository that names none; 23514 a negative number.
+create or replace function moonmind_queue.set_allowance(
+    p_role         text,
+    p_agents       text[]  default null,
+    p_kinds        text[]  default null,
+    p_repositories text[]  default null,
+    p_max_open     integer default null,
+    p_max_per_day  integer default null,
+    p_max_depth    integer default null
+)
+returns void
+language plpgsql
+security definer
+set search_path = moonmind_queue, pg_temp
+as $$
+begin
+    if num_nonnulls(p_agents, p_kinds, p_repositories, p_max_open, p_max_per_day, p_max_depth) = 0 then
+        delete from allowance where role = p_role;
+        delete from enqueued where role = p_role;
+        return;
+    end if;
+    if not exists (select from pg_roles where rolname = p_role) then
+        raise exception 'there is no role %', left(p_role, 100) using errcode = 'invalid_parameter_value';
+    end if;
+    if exists (select from unnest(p_agents || p_kinds || p_repositories) as name where name is null) then
+        raise exception 'the allowance of % has a list with a null in it', p_role using errcode = 'invalid_parameter_value';
+    end if;
+    if exists (
+        select from unnest(p_repositories) as name where _repository(jsonb_build_object('repository', name)) = ''
+    ) then
+        raise exception 'the allowance of % has a repository that names none', p_role using errcode = 'invalid_parameter_value';
+    end if;
+    insert into allowance (role, agents, kinds, repositories, max_open, max_per_day, max_depth)
+    values (
+        p_role, p_agents, p_kinds,
+        (select array_agg(_repository(jsonb_build_object('repository', name))) from unnest(p_repositories) as name),
+        p_max_open, p_max_per_day, p_max_depth
+    )
+    on conflict (role) do update
+    set agents = excluded.agents, kinds = excluded.kinds, repositories = excluded.repositories,
+        max_open = excluded.max_open, max_per_day = excluded.max_per_day, max_depth = excluded.max_depth;
+end;
+$$;
+
+comment on function moonmind_queue.set_allowance(text, text[], text[], text[], integer, integer, integer)
+is 'Bind what a login may enqueue.';
 -- <<<
 -- >>> sql/set_backoff.sql
 -- set_backoff(kind, base, cap, jitter) → void; how long failed jobs of this kind rest.
@@ -7514,6 +8000,44 @@ is 'Every budget and what is used of it in this period; * serves every name that
 comment on column moonmind_queue.budget_overview.used_tokens is 'Input and output; null for the budget of each job, which has its own sum.';
 comment on column moonmind_queue.budget_overview.used_cost is 'What of it has a price.';
 comment on column moonmind_queue.budget_overview.until is 'When the period ends and the budget is whole again; null: never.';
+
+create or replace view moonmind_queue.job_follow_up as
+select follow_up.job_id, follow_up.event, follow_up.number, follow_up.job, follow_up.role::text as role,
+       follow_up.made_job_id
+from moonmind_queue.follow_up;
+
+comment on view moonmind_queue.job_follow_up
+is 'What jobs list to be enqueued on their success or failure, and what has become of it; order by job_id, event, number.';
+
+create or replace view moonmind_queue.job_origin as
+select job_id, from_job_id, how, depth,
+       format(case how
+           when 'success' then 'on success of job %s'
+           when 'failure' then 'on failure of job %s'
+           when 'replay' then 'replay of job %s'
+           else 'made by job %s'
+       end, from_job_id) as in_words
+from moonmind_queue.origin;
+
+comment on view moonmind_queue.job_origin
+is 'Jobs that came from another job: on its success or failure, made in its course, or its replay.';
+comment on column moonmind_queue.job_origin.depth
+is 'How many jobs it is away from one that came from none; a replay counts as what it replays.';
+
+create or replace view moonmind_queue.allowance_overview as
+select allowance.role::text as role, allowance.agents, allowance.kinds as job_kinds, allowance.repositories,
+       allowance.max_open, counted.open, allowance.max_per_day, counted.within_a_day, allowance.max_depth
+from moonmind_queue.allowance
+cross join lateral (
+    select count(*) filter (where enqueued.at > moonmind_queue._now() - interval '1 day') as within_a_day,
+           count(job.id) filter (where job.finished_at is null) as open
+    from moonmind_queue.enqueued
+    left join moonmind_queue.job on job.id = enqueued.job_id
+    where enqueued.role = allowance.role
+) as counted;
+
+comment on view moonmind_queue.allowance_overview
+is 'What logins may enqueue, and how much of it they have used; null: as much as they like.';
 -- <<<
 -- >>> sql/grants.sql
 -- Who may do what. The roles own nothing and write no table: they call functions, which run with
@@ -7559,8 +8083,9 @@ grant select on
 to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 
 grant execute on function
-    moonmind_queue.enqueue(text, jsonb, text, text, text, integer, timestamptz, bigint[], integer, text[], interval, timestamptz, text, text),
+    moonmind_queue.enqueue(text, jsonb, text, text, text, integer, timestamptz, bigint[], integer, text[], interval, timestamptz, text, text, jsonb, jsonb, bigint),
     moonmind_queue.enqueue_many(jsonb),
+    moonmind_queue.replay(bigint, jsonb, text),
     moonmind_queue.seed_dag(jsonb, text, text)
 to moonmind_producer, moonmind_operator;
 
@@ -7660,5 +8185,11 @@ grant execute on function
     moonmind_queue.drop_price(text, date),
     moonmind_queue.set_budget(text, text, text, bigint, numeric),
     moonmind_queue.drop_budget(text, text, text)
+to moonmind_operator;
+
+grant select on moonmind_queue.job_follow_up, moonmind_queue.job_origin, moonmind_queue.allowance_overview
+to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
+
+grant execute on function moonmind_queue.set_allowance(text, text[], text[], text[], integer, integer, integer)
 to moonmind_operator;
 -- <<<

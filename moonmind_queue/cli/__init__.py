@@ -7,6 +7,7 @@ line or a setting is wrong; 3 the database cannot be reached or its schema is an
 import click
 
 from moonmind_queue.cli import (
+    compare,
     failures,
     files,
     history,
@@ -15,6 +16,7 @@ from moonmind_queue.cli import (
     operate,
     produce,
     redrive,
+    replay,
     roles,
     rules,
     schedule,
@@ -53,6 +55,8 @@ for _command in (
     operate.unlock,
     schedule.schedule,
     redrive.redrive,
+    replay.replay,
+    compare.compare,
     inspect.workers,
     inspect.status,
     rules.pause,

@@ -1,6 +1,7 @@
 """Commands that look at jobs, workers and the whole queue."""
 
 import json
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +14,9 @@ from moonmind_queue.cli.output import (
     print_table,
     shown,
 )
+
+if TYPE_CHECKING:
+    from moonmind_queue.queue import Queue
 
 SHOWN_FIELDS = (
     *("agent", "kind", "key", "priority", "capabilities", "after", "blocked_reason"),
@@ -145,6 +149,7 @@ def show(job: int, as_json: bool) -> None:
             None,
         )
         files = queue.artifacts(job)
+        relatives = _relatives(queue, job)
     from rich.text import Text
 
     out = console()
@@ -160,8 +165,46 @@ def show(job: int, as_json: bool) -> None:
         for number, (name, value) in enumerate((row[field] or {}).items()):
             plain = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             out.print(Text(f"{field if number == 0 else '':>21}  {name}: {plain}"))
+    for name, words in relatives:
+        out.print(Text(f"{name:>21}  {words}"))
     if files:
         out.print(Text(f"{'artifacts':>21}  " + ", ".join(each.name for each in files)))
+
+
+def _relatives(queue: "Queue", job: int) -> list[tuple[str, str]]:
+    """Return where a job came from, what it lists to follow it, and what else came from it."""
+    origin = queue.select(
+        "select 'origin' as name, in_words as words from moonmind_queue.job_origin"
+        " where job_id = %(job)s",
+        job=job,
+    )
+    listed = queue.select(
+        """
+        select 'on ' || event as name, concat_ws(
+                   ' ', listed.job ->> 'kind', listed.job ->> 'name',
+                   coalesce('is job ' || made_job_id, '(not yet)'), made.state) as words
+        from moonmind_queue.job_follow_up as listed
+        left join moonmind_queue.job_overview as made on made.id = made_job_id
+        where job_id = %(job)s
+        order by event desc, number
+        """,
+        job=job,
+    )
+    others = queue.select(
+        """
+        select how, string_agg(job_id::text, ', ' order by job_id) as jobs
+        from (
+            select how, job_id from moonmind_queue.job_origin
+            where from_job_id = %(job)s and how in ('job', 'replay')
+            order by job_id limit 50
+        ) as latest
+        group by how
+        order by how
+        """,
+        job=job,
+    )
+    told = [(row["name"], row["words"]) for row in origin + listed]
+    return told + [("replays" if row["how"] == "replay" else "made", row["jobs"]) for row in others]
 
 
 @click.command()

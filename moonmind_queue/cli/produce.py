@@ -90,8 +90,30 @@ def job_from(
     show_default=True,
     help="When a job of --after ends without success.",
 )
+@click.option(
+    "--on-success", multiple=True, metavar="JSON", help="A job to add when this one has succeeded."
+)
+@click.option(
+    "--on-failure", multiple=True, metavar="JSON", help="A job to add when it has failed for good."
+)
+@click.option(
+    "--template",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A file with a job and its parameters; other options go before what it says.",
+)
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A parameter of it.")
+@click.option("--dry-run", is_flag=True, help="Print the job as JSON, and add none.")
 @json_option
-def enqueue(as_json: bool, **options: Any) -> None:
+@click.pass_context
+def enqueue(
+    context: click.Context,
+    /,
+    template: Path | None,
+    settings: tuple[str, ...],
+    dry_run: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Add a job of KIND and print its id.
 
     \b
@@ -99,15 +121,84 @@ def enqueue(as_json: bool, **options: Any) -> None:
       moonmind-queue enqueue noop
       moonmind-queue enqueue codex_exec --repo acme/site --instruction "Fix the failing test"
       moonmind-queue enqueue noop --after 1 --payload '{"seconds": 5}'
+      moonmind-queue enqueue --template fix.yaml --set repository=acme/site --set issue=7
     """
-    given = job_from(**options)
-    with opened() as queue:
-        job = queue.enqueue(**given)
-        state = queue.get(job).state
-    if as_json:
-        print_json({"id": job, "state": state})
+    for event in ("on_success", "on_failure"):
+        options[event] = [_job(text, event) for text in options[event]]
+    if template is not None:
+        job = _from_template(context, template, settings, options)
+    elif settings:
+        raise click.UsageError("--set gives a parameter of a --template; there is none.")
     else:
-        click.echo(f"job {job} is {state}")
+        job = {name: it for name, it in job_from(**options).items() if it not in (None, [], ())}
+    _check_kinds(job)
+    from moonmind_queue import _calls
+
+    call = _calls.enqueue_many([job])  # checks the payloads
+    if dry_run:
+        print_json(call.values["jobs"].obj[0])
+        return
+    with opened() as queue:
+        made = queue.enqueue(**job) if template is None else queue.enqueue_many([job])[0]
+        state = queue.get(made).state
+    if as_json:
+        print_json({"id": made, "state": state})
+    else:
+        click.echo(f"job {made} is {state}")
+
+
+def _from_template(
+    context: click.Context, file: Path, settings: tuple[str, ...], options: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the job of a template; what the command line says besides goes before."""
+    from moonmind_queue.cli.template import read
+
+    job = read(file).fill(settings)
+    if not (options["kind"] or options["kind_option"]):
+        options["kind"] = job.get("kind")
+    if not isinstance(options["kind"] or options["kind_option"], str):
+        raise click.UsageError(f"{file.name}: its job has no kind, and no KIND is given.")
+    given = job_from(**options)
+    said = {
+        name.replace("capability", "capabilities")
+        for name in options
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    }
+    if not isinstance(job.get("payload", {}), dict):
+        raise click.UsageError(f"{file.name}: the payload of its job is not an object.")
+    payload = {**job.get("payload", {}), **given["payload"]}
+    return {
+        **job,
+        **{name: it for name, it in given.items() if name in said},
+        "kind": given["kind"],
+        "payload": payload,
+    }
+
+
+def _job(text: str, event: str) -> dict[str, Any]:
+    """Read a follow-up as the command line has it."""
+    try:
+        job = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        option = f"--{event.replace('_', '-')}"
+        raise click.UsageError(f"{option} is not a job in JSON: {error}") from None
+    if not isinstance(job, dict):
+        raise click.UsageError(f"--{event.replace('_', '-')} is not a job: a JSON object.")
+    return job
+
+
+def _check_kinds(job: Any) -> None:
+    """Refuse kinds that are not installed, follow-ups' too: such a job would wait for ever."""
+    from moonmind_queue import executors
+
+    if not isinstance(job, dict):
+        return  # the database says what it is not
+    if isinstance(job.get("kind"), str):
+        executors.find(job["kind"])
+    for event in ("on_success", "on_failure"):
+        listed = job.get(event)
+        for each in listed if isinstance(listed, list) else ():
+            _check_kinds(each)
 
 
 def _read_payload(text: str | None, file: Path | None) -> dict[str, Any]:

@@ -131,6 +131,41 @@ def create_reader(name: str, as_json: bool) -> None:
     _create("reader", name, as_json=as_json)
 
 
+@role.command("allow", no_args_is_help=True)
+@click.argument("name")
+@click.option("--agents", type=names, metavar="A,B", help="Only jobs of these agents.")
+@click.option("--kinds", type=names, metavar="A,B", help="Only jobs of these kinds.")
+@click.option(
+    "--repositories", type=names, metavar="A,B", help="Only these: owner/repo, owner/*, host/path."
+)
+@click.option("--max-open", type=click.IntRange(min=0), help="So many unfinished jobs at once.")
+@click.option("--max-per-day", type=click.IntRange(min=0), help="So many jobs within 24 hours.")
+@click.option("--max-depth", type=click.IntRange(min=0), help="Generations of jobs made by jobs.")
+@click.option("--everything", is_flag=True, help="Lift all of it.")
+@json_option
+def allow(name: str, everything: bool, as_json: bool, **allowance: Any) -> None:
+    """Say what the login NAME may enqueue, as for the MCP server of an agent. Again: change it.
+
+    What you leave out admits all. Jobs that follow others count from when these are added.
+
+    \b
+    Examples:
+      moonmind-queue role allow agents --kinds codex_exec --max-open 20 --max-per-day 200
+      moonmind-queue role allow agents --everything
+    """
+    if everything == any(value is not None for value in allowance.values()):
+        raise click.UsageError("Give what NAME may enqueue, or --everything, and not both.")
+    with opened() as queue:
+        queue.set_allowance(name, **allowance)
+    if as_json:
+        print_json({"role": name, **allowance})
+        return
+    told = (
+        "everything" if everything else _allowance({**allowance, "job_kinds": allowance["kinds"]})
+    )
+    click.echo(f"role {name} may enqueue {told}")
+
+
 @role.command("list")
 @json_option
 def list_roles(as_json: bool) -> None:
@@ -151,6 +186,18 @@ def list_roles(as_json: bool) -> None:
             order by role
             """
         )
+        allowances = {
+            each["role"]: each
+            for each in queue.select(
+                """
+                select role, agents, job_kinds, repositories, max_open, open, max_per_day,
+                       within_a_day, max_depth
+                from moonmind_queue.allowance_overview
+                """
+            )
+        }
+    for row in rows:
+        row["allowance"] = allowances.get(row["role"])
     if as_json:
         print_json(rows)
         return
@@ -158,7 +205,10 @@ def list_roles(as_json: bool) -> None:
         row["may be"] = row["kinds"] or "nothing"
         row["login"] = "yes" if row["can_log_in"] else "no"
         row["policy"] = _policy(row)
-    print_table(rows, "role", "may be", "login", "connections", "policy", empty="no roles")
+        row["may enqueue"] = _allowance(row["allowance"]) if row["allowance"] else ""
+    columns = ["role", "may be", "login", "connections", "policy"]
+    columns += ["may enqueue"] if allowances else []
+    print_table(rows, *columns, empty="no roles")
 
 
 @role.command("revoke")
@@ -209,6 +259,25 @@ def _policy(row: dict[str, Any]) -> str:
     if row["artifact_max_bytes"] is not None:
         lists.append(f"artifacts up to {size(row['artifact_max_bytes'])}")
     return "; ".join(lists) or ("all" if row["has_policy"] or "worker" in row["kinds"] else "")
+
+
+def _allowance(row: dict[str, Any]) -> str:
+    """Return an allowance in words, with how much of it is used where that is known."""
+    bounds = (
+        ("max_open", "open", "open at once"),
+        ("max_per_day", "within_a_day", "a day"),
+        ("max_depth", "", "generations"),
+    )
+    parts = [
+        f"{name.removeprefix('job_')} {', '.join(row[name]) or 'none'}"
+        for name in ("agents", "job_kinds", "repositories")
+        if row[name] is not None
+    ]
+    for limit, used, words in bounds:
+        if row[limit] is not None:
+            parts.append(f"{row[used]} of {row[limit]} {words}" if used in row
+                         else f"{row[limit]} {words}")  # fmt: skip
+    return "; ".join(parts)
 
 
 def _told(done: "RevokedRole") -> str:

@@ -6,7 +6,8 @@ directory is copied (objects are hard links, so it costs little), and only the c
 compare, with an index of its own. Attributes in the tree can name filters and diff drivers, but
 not define them. Git directories that the agent made below the checkout are moved out of the way
 first: their files are in the patch, and git never runs in them. Submodules are not fetched, and
-what happens inside them is not in the patch.
+what happens inside them is not in the patch. What is fetched comes by way of a mirror that all jobs
+share (``mirror.py``).
 """
 
 import json
@@ -21,6 +22,7 @@ from typing import Any
 from uuid import uuid4
 
 from moonmind_queue.codex_worker.git import Git, GitFailed
+from moonmind_queue.codex_worker.mirror import Mirror, link
 from moonmind_queue.codex_worker.payload import CodexExecJobPayload
 from moonmind_queue.codex_worker.workspace import Workspace
 from moonmind_queue.executors import Fail
@@ -75,10 +77,8 @@ class Checkout:
             return cls(workspace=workspace, base=base, reused=True)
         for each in (workspace.repo, workspace.base):
             shutil.rmtree(each, ignore_errors=True)
-        base = _clone(git, workspace.repo, payload.clone_url, payload.ref)
-        shutil.copytree(
-            workspace.repo / ".git", workspace.base, symlinks=True, copy_function=_link_object
-        )
+        base = _clone(git, workspace, payload.clone_url, payload.ref)
+        shutil.copytree(workspace.repo / ".git", workspace.base, symlinks=True, copy_function=link)
         record.write_text(json.dumps({**wanted, "base": base}))
         return cls(workspace=workspace, base=base, reused=False)
 
@@ -178,44 +178,61 @@ def _earlier(record: Path, wanted: dict[str, Any]) -> str | None:
     return None
 
 
-def _clone(git: Git, folder: Path, url: str, ref: str | None) -> str:
-    """Fetch one ref with its history, check it out, and return its commit."""
+def _clone(git: Git, space: Workspace, url: str, ref: str | None) -> str:
+    """Check out a ref by way of the mirror, and return its commit."""
+    mirror = Mirror.of(space.mirrors, url)
     try:
-        # Without a template no hook of the operator's runs when the agent uses git.
-        git(folder.parent, "init", "--quiet", "--template=", "--", str(folder))
-        git(folder, "remote", "add", "--", "origin", url)
-        commit = _fetch(git, folder, ref)
-        git(folder, "checkout", "--quiet", "--detach", commit, "--")
+        _begin(git, space.repo, url)
+        full = _on_the_server(git, space.repo, ref or "HEAD")
+        try:
+            return _check_out(git, space.repo, mirror, full, ref)
+        except GitFailed as error:
+            # A fetch most often fails for the server's sake: not worth reading every byte here.
+            if not mirror.repair(git, thorough=error.command != "fetch"):
+                raise
+        _begin(git, space.repo, url)
+        return _check_out(git, space.repo, mirror, full, ref)
     except GitFailed as error:
         raise error.outcome from None
+
+
+def _begin(git: Git, repo: Path, url: str) -> None:
+    """Make an empty repository that knows where it is from."""
+    shutil.rmtree(repo, ignore_errors=True)
+    # Without a template no hook of the operator's runs when the agent uses git.
+    git(repo.parent, "init", "--quiet", "--template=", "--", str(repo))
+    git(repo, "remote", "add", "--", "origin", url)
+
+
+def _on_the_server(git: Git, repo: Path, name: str) -> str | None:
+    """Return the full name that a branch or a tag has now; ``None`` for what must be a commit."""
+    wanted = ("HEAD",) if name == "HEAD" else (f"refs/heads/{name}", f"refs/tags/{name}", name)
+    found = _remote_refs(git(repo, "ls-remote", "--symref", "--", "origin", *wanted, quiet=True))
+    for each in wanted:
+        if each in found and not _FULL_COMMIT.fullmatch(name):
+            return found[each]
+    if name == "HEAD":
+        raise Fail("the repository has no default branch: it is empty, or HEAD points nowhere")
+    if not _SHORT_COMMIT.fullmatch(name):
+        raise Fail(f"ref {name!r} not found in the repository")
+    return None
+
+
+def _check_out(git: Git, repo: Path, mirror: Mirror, full: str | None, ref: str | None) -> str:
+    with mirror.held(git):
+        commit = mirror.fetch(git, full) if full else mirror.fetch_commit(git, str(ref))
+        mirror.lend(git, repo, commit, full)
+    git(repo, "checkout", "--quiet", "--detach", commit, "--")
+    _say_what_is_left_out(git, repo)
     return commit
 
 
-def _fetch(git: Git, folder: Path, ref: str | None) -> str:
-    """Fetch a ref and return its commit: a full commit id, a branch, a tag, then the rest."""
-    name = ref or "HEAD"
-    if not _FULL_COMMIT.fullmatch(name):
-        wanted = ("HEAD",) if name == "HEAD" else (f"refs/heads/{name}", f"refs/tags/{name}", name)
-        listing = git(folder, "ls-remote", "--symref", "--", "origin", *wanted, quiet=True)
-        found = _remote_refs(listing)
-        for each in wanted:
-            if each in found:
-                git(folder, "fetch", "--quiet", "--", "origin", _refspec(found[each]))
-                return _commit(git, folder, "FETCH_HEAD")
-        if name == "HEAD":
-            raise Fail("the repository has no default branch: it is empty, or HEAD points nowhere")
-    if not _SHORT_COMMIT.fullmatch(name):
-        raise Fail(f"ref {name!r} not found in the repository")
-    with suppress(GitFailed):  # a short id, or a server that gives out only tips
-        if _FULL_COMMIT.fullmatch(name):
-            git(folder, "fetch", "--quiet", "--", "origin", name)
-            return _commit(git, folder, name)
-    everything = "+refs/heads/*:refs/remotes/origin/*"
-    git(folder, "fetch", "--quiet", "--tags", "--", "origin", everything)
-    try:
-        return _commit(git, folder, name)
-    except GitFailed:
-        raise Fail(f"ref {name!r} not found in the repository") from None
+def _say_what_is_left_out(git: Git, repo: Path) -> None:
+    if (repo / ".gitmodules").is_file():
+        git.log("the submodules are not fetched: their directories are empty")
+    with suppress(OSError):
+        if b"filter=lfs" in (repo / ".gitattributes").read_bytes():
+            git.log("files in Git LFS are not fetched: the pointers stand in their places")
 
 
 def _remote_refs(listing: bytes) -> dict[str, str]:
@@ -227,23 +244,3 @@ def _remote_refs(listing: bytes) -> dict[str, str]:
         if symbolic or name not in found:
             found[name] = target.removeprefix("ref: ") if symbolic else name
     return found
-
-
-def _refspec(name: str) -> str:
-    if name.startswith("refs/heads/"):
-        return f"+{name}:refs/remotes/origin/{name.removeprefix('refs/heads/')}"
-    return f"+{name}:{name}" if name.startswith("refs/tags/") else name
-
-
-def _commit(git: Git, folder: Path, name: str) -> str:
-    arguments = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
-    return git(folder, *arguments).decode().strip()
-
-
-def _link_object(source: str, target: str) -> str:
-    """Copy a file of git's directory; objects never change, so a hard link will do."""
-    if f"{os.sep}objects{os.sep}" in source:
-        with suppress(OSError):
-            os.link(source, target)
-            return target
-    return shutil.copy2(source, target)

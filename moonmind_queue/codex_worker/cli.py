@@ -8,6 +8,8 @@ import sys
 
 import click
 
+from moonmind_queue.codex_worker.cache_command import cache
+
 _EXAMPLES = """\b
 Examples:
   moonmind-codex-worker                      work until stopped
@@ -15,6 +17,7 @@ Examples:
   moonmind-codex-worker --concurrency 4      four jobs at once
   moonmind-codex-worker --kinds noop         no Codex needed: proves the set-up
   moonmind-codex-worker doctor               what is missing on this machine, and what to do
+  moonmind-codex-worker cache                which mirrors of repositories are on this machine
 
 \b
 DATABASE_URL says where the queue is; all other settings have defaults. The first SIGINT or
@@ -109,6 +112,9 @@ def doctor(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=2))
     sys.exit(not well)
+
+
+main.add_command(cache)
 
 
 def _fail(error: Exception) -> None:

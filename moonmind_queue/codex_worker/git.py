@@ -52,12 +52,18 @@ _OPTIONS = (
     "core.excludesFile=/dev/null",
     "gc.auto=0",
     "maintenance.auto=false",
+    "fetch.unpackLimit=1",
     "submodule.recurse=false",
     "fetch.recurseSubmodules=false",
     "protocol.allow=never",
     "protocol.http.allow=always",
     "protocol.https.allow=always",
     "protocol.ssh.allow=always",
+    # Git LFS, where it is installed, would fetch from a server of the repository's choice.
+    "filter.lfs.process=",
+    "filter.lfs.smudge=",
+    "filter.lfs.clean=",
+    "filter.lfs.required=false",
     "advice.detachedHead=false",
     "init.defaultBranch=main",
 )
@@ -66,6 +72,10 @@ _LISTING_LIMIT = 64 * 1024 * 1024  # bytes: a listing with -z is one line
 
 class GitFailed(Exception):
     """Git exited with an error; the text is the line that says why."""
+
+    def __init__(self, text: str, command: str) -> None:
+        super().__init__(text)
+        self.command = command
 
     @property
     def outcome(self) -> Outcome:
@@ -162,7 +172,8 @@ def _check(ended: Ended, command: str, said: Sequence[bytes]) -> None:
     if ended.end is End.TIMEOUT:
         raise Retry(f"git {command} did not end in the time of the run")
     if ended.returncode:
-        raise GitFailed(f"git {command} exited with {ended.returncode}: {_reason(said)}")
+        text = f"git {command} exited with {ended.returncode}: {_reason(said)}"
+        raise GitFailed(text, command)
 
 
 def _environment(environ: Mapping[str, str], command: str) -> dict[str, str]:

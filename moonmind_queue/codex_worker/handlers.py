@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Self
 
+from moonmind_queue.codex_worker import cache
 from moonmind_queue.codex_worker.codex import Codex
 from moonmind_queue.codex_worker.gh import preflight
 from moonmind_queue.codex_worker.git import git_version
@@ -38,9 +39,11 @@ class CodexExec:
         idle_timeout: float,
         artifact_max_bytes: int,
         identity: Identity,
+        cache_max_gb: float,
     ) -> None:
         self._codex = codex
         self._identity = identity
+        self._cache_max_gb = cache_max_gb
         self._workdir = workdir.absolute()
         self._run_timeout, self._idle_timeout = run_timeout, idle_timeout
         self._artifact_max_bytes = artifact_max_bytes
@@ -60,6 +63,7 @@ class CodexExec:
             idle_timeout=settings.idle_timeout_seconds,
             artifact_max_bytes=settings.artifact_max_bytes,
             identity=Identity(name=settings.git_user_name, email=settings.git_user_email),
+            cache_max_gb=settings.cache_max_gb,
         )
 
     def check(self) -> None:
@@ -91,3 +95,4 @@ class CodexExec:
             raise
         finally:
             workspace.close(keep=keep)
+            cache.tidy(self._workdir, self._cache_max_gb)

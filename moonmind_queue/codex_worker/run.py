@@ -269,6 +269,7 @@ class Run:
             self._transcript,
             self._journal,
             self._context,
+            self._job.id,
         )
         self._facts |= talk.facts
         model = self._payload.codex.model or self._codex.model

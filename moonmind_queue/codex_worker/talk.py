@@ -25,6 +25,7 @@ class Talk:
     transcript: Transcript
     journal: Journal
     context: Context
+    job_id: int
     program: Path = field(init=False)
     facts: dict[str, Any] = field(init=False)
     """What it is held with: ``codex_version`` and ``model``."""
@@ -75,7 +76,10 @@ class Talk:
         return run(
             argv,
             cwd=space.repo,
-            env=self.codex.environment(space.home, space.tmp),
+            env={
+                **self.codex.environment(space.home, space.tmp),
+                "MOONMIND_JOB_ID": str(self.job_id),  # for MCP servers whose env_vars has it
+            },
             stdin=prompt.encode(),
             stdout=self.transcript.stdout,
             stderr=self.transcript.stderr,

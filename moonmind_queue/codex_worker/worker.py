@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Self
 
 from moonmind_queue._daemon import hide_environment
+from moonmind_queue.codex_worker import cache
 from moonmind_queue.errors import SettingsError
 from moonmind_queue.executors import Executor, find
-from moonmind_queue.executors.folder import remove_leftovers
 from moonmind_queue.migrate import require_schema
 from moonmind_queue.settings import Settings
 from moonmind_queue.worker import Worker
@@ -79,7 +79,7 @@ def prepare(config: CodexWorkerConfig) -> Worker:
         executor.check()
     hide_environment()
     _make(config.workdir)
-    remove_leftovers(config.workdir)
+    cache.tidy(config.workdir, config.settings.cache_max_gb)
     return Worker(
         config.dsn,
         executors,

@@ -53,6 +53,11 @@ class Workspace:
         return self.path / "base.git"
 
     @property
+    def mirrors(self) -> Path:
+        """Where the mirrors of repositories are, which all jobs of the machine share."""
+        return self.path.parent.parent / "mirrors"
+
+    @property
     def home(self) -> Path:
         """HOME of Codex itself."""
         return self.path / "home"

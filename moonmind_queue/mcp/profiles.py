@@ -1,5 +1,6 @@
 """Which tools a server has, put together from the settings of its process."""
 
+import os
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -9,7 +10,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from moonmind_queue.agentmux import vocabulary
-from moonmind_queue.errors import from_connecting
+from moonmind_queue.errors import SettingsError, from_connecting
 from moonmind_queue.mcp import queue as queue_tools
 from moonmind_queue.mcp.artifacts import Artifacts
 from moonmind_queue.mcp.leases import Lend
@@ -19,6 +20,7 @@ from moonmind_queue.mcp.tools import Profile, Tool
 from moonmind_queue.queue import connect
 from moonmind_queue.settings import FileSettings, Settings
 
+OWN_JOB = "MOONMIND_JOB_ID"  # given by a worker to the agent that works on the job
 AROUND = 1024 * 1024  # bytes of a request beside a file in base64
 
 INSTRUCTIONS = {
@@ -71,10 +73,19 @@ def _tools(name: str, settings: FileSettings, home: Path) -> list[Tool]:
     )
     if name == "queue":
         lease = timedelta(seconds=settings.lease_seconds)
-        return Jobs(lend, lease=lease, limit=settings.artifact_max_bytes).tools()
+        made_by = _own_job(os.environ.get(OWN_JOB, ""))
+        return Jobs(lend, lease=lease, limit=settings.artifact_max_bytes, made_by=made_by).tools()
     return State(
         lend,
         home,
         lease=timedelta(seconds=settings.agentmux_lease_seconds),
         capabilities=settings.worker_capabilities,
     ).tools()
+
+
+def _own_job(text: str) -> int | None:
+    if not text.strip():
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise SettingsError(f"{OWN_JOB}: {text[:60]!r} is not the id of a job")
+    return int(text)

@@ -61,10 +61,14 @@ class Jobs:
     """Jobs, over a connection of its own for each call.
 
     A job is held for ``lease`` when nobody says how long; an artifact has at most ``limit`` bytes.
+    ``made_by`` is the job that the agent works on, where that is known: it is where those come
+    from that the agent adds, and allowances count generations by it.
     """
 
-    def __init__(self, lend: Lend, *, lease: timedelta, limit: int) -> None:
-        self._lend, self._lease, self._limit = lend, lease, limit
+    def __init__(
+        self, lend: Lend, *, lease: timedelta, limit: int, made_by: int | None = None
+    ) -> None:
+        self._lend, self._lease, self._limit, self._made_by = lend, lease, limit, made_by
 
     def tools(self) -> list[Tool]:
         """Return the ten tools, in the order of a job's life."""
@@ -87,7 +91,11 @@ class Jobs:
         given = asked.model_dump(exclude={"kind", "payload", "timeout_seconds"})
         with self._lend() as queue:
             job = queue.enqueue(
-                asked.kind, asked.payload, timeout=_span(asked.timeout_seconds), **given
+                asked.kind,
+                asked.payload,
+                timeout=_span(asked.timeout_seconds),
+                made_by=self._made_by,
+                **given,
             )
             return queue.get(job).summary()
 

@@ -123,6 +123,7 @@ class Bench:
     folder: Path
     git: GitServer
     environ: dict[str, str]
+    cache_max_gb: float = 1
 
     def run(
         self,
@@ -155,6 +156,7 @@ class Bench:
                 idle_timeout=silence,
                 artifact_max_bytes=limit,
                 identity=IDENTITY,
+                cache_max_gb=self.cache_max_gb,
             )
             job = make_job(self.payload(**(payload or {})), attempt=attempt)
             try:
@@ -166,6 +168,11 @@ class Bench:
     def workdir(self) -> Path:
         """Where the executor works."""
         return self.folder / "work"
+
+    @property
+    def left(self) -> list[str]:
+        """What is left there besides the mirrors of repositories."""
+        return [each.name for each in self.workdir.glob("*") if each.name != "mirrors"]
 
     def payload(self, **more: Any) -> dict[str, Any]:
         """Return a payload for the demo repository."""

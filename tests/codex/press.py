@@ -38,6 +38,7 @@ def executor(surroundings: dict[str, Any]) -> CodexExec:
         idle_timeout=60,
         artifact_max_bytes=10 * 1024 * 1024,
         identity=Identity(name=name, email=email),
+        cache_max_gb=1,
     )
 
 

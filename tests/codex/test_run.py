@@ -73,7 +73,7 @@ def test_success(bench: Any) -> None:
     assert b"+hello\n" in ended.context.patch
     assert "$ echo more >> README.md\n[exit status 0]\n" in ended.context.stored_log
     assert "agent: Done: it says hello.\n" in ended.context.stored_log
-    assert not any(bench.workdir.iterdir())
+    assert not bench.left
 
 
 def test_progress(bench: Any) -> None:
@@ -120,6 +120,14 @@ def test_agent_sees_no_secret(bench: Any, sandbox: str) -> None:
     assert "HOME=" in ended.context.stored_log
     for word in ("DATABASE_URL", "PGHOST", "PGPASSWORD", "GITHUB_TOKEN", "API_KEY"):
         assert f"{word}=" not in ended.context.stored_log
+
+
+def test_codex_knows_its_job_and_the_commands_of_the_agent_do_not(bench: Any) -> None:
+    """MOONMIND_JOB_ID is for MCP servers, which Codex starts itself."""
+    of_codex = "tr '\\0' '\\n' < /proc/$PPID/environ | grep MOONMIND; echo =$MOONMIND_JOB_ID="
+    ended = bench.run([[shell(of_codex)], [say("Done.")]], sandbox="danger-full-access")
+    assert "\nMOONMIND_JOB_ID=7\n" in ended.context.stored_log
+    assert "\n==\n" in ended.context.stored_log
 
 
 def test_no_secret_leaves(bench: Any) -> None:
@@ -221,7 +229,7 @@ def test_no_checkout(bench: Any, change: Any, outcome: type[Outcome], text: str)
     assert type(ended.outcome) is outcome
     assert text in str(ended.outcome)
     assert "last_message.md" not in ended.context.files
-    assert not bench.workdir.exists() or not any(bench.workdir.iterdir())
+    assert not bench.left
 
 
 def test_timeout(bench: Any) -> None:
@@ -265,7 +273,7 @@ def test_stop(bench: Any, recorder: Any, sandbox: str) -> None:
     assert processes(f"CODEX_THREAD_ID={thread[0]}") == []
     assert processes(f"HOME={bench.workdir}") == []
     assert b"new.txt" in recorder.patch
-    assert not any(bench.workdir.iterdir())
+    assert not bench.left
 
 
 def test_stop_before_the_checkout(bench: Any, recorder: Any) -> None:
@@ -336,7 +344,7 @@ def test_reuse(bench: Any) -> None:
     second = bench.run([[shell("cat greeting.txt")], [say("Done.")]], reuse, attempt=2)
     assert "$ cat greeting.txt\nhello\n[exit status 0]" in second.context.stored_log
     assert second.result["patch"]["files"] == 1
-    assert not any(bench.workdir.iterdir())
+    assert not bench.left
 
 
 def test_long_errors_are_bounded(bench: Any) -> None:
@@ -392,7 +400,7 @@ def test_relative_workdir(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(bench), "workdir", Path("var/worker"))
     ended = bench.run([[patch(ADD)], [say("Done.")]])
     assert ended.result["patch"]["files"] == 1
-    assert not os.listdir("var/worker")  # noqa: PTH208
+    assert os.listdir("var/worker") == ["mirrors"]  # noqa: PTH208
 
 
 def test_silence(bench: Any) -> None:

@@ -97,8 +97,11 @@ def logged_in(station: Station) -> Iterator[Station]:
 
 
 def slow_or_quick(body: dict[str, Any]) -> Any:
-    """Do the usual, or for the instruction ``Wait.`` nothing for a long time."""
-    return [[shell("sleep 600")], [say("late")]] if "Wait." in str(body["input"]) else SCRIPT
+    """Do the usual, for ``Test.`` with a test; for ``Wait.`` nothing for a long time."""
+    if "Wait." in str(body["input"]):
+        return [[shell("sleep 600")], [say("late")]]
+    test = [[shell("test -f greeting.txt")]] if "Test." in str(body["input"]) else []
+    return [*SCRIPT[:2], *test, *SCRIPT[2:]]
 
 
 def enqueue(station: Station, bench: Any, instruction: str = "Greet.") -> int:
@@ -191,6 +194,39 @@ def test_once(logged_in: Station, bench: Any) -> None:
     assert result["patch"]["files"] == 1
 
 
+def test_a_replay_with_another_effort_is_compared(logged_in: Station, bench: Any) -> None:
+    """What the real Codex did for a job and its replay stands side by side."""
+
+    def ask(*words: str) -> Any:
+        main = "from moonmind_queue.cli import main; main()"
+        told = subprocess.check_output(
+            [sys.executable, "-c", main, *words, "--json"], env=logged_in.environ, text=True
+        )
+        return json.loads(told)
+
+    first = enqueue(logged_in, bench, "Test.")
+    again = ask("replay", str(first), "--effort", "high")["id"]
+    for _ in range(2):
+        logged_in.run("--once", MOONMIND_CODEX_MODEL=MODEL)
+
+    told = ask("compare", str(first), str(again))
+
+    assert told["same_patch"] is True
+    assert told["files"] == [
+        {"file": "greeting.txt", **{side: {"insertions": 1, "deletions": 0} for side in "ab"}}
+    ]
+    for side, effort in (("a", None), ("b", "high")):
+        facts = told[side]
+        assert (facts["state"], facts["effect"], facts["effort"]) == (
+            *("succeeded", "changes", effort),
+        )
+        assert (facts["model"], facts["attempts"], facts["exit_code"]) == (MODEL, 1, 0)
+        assert facts["tests"] == {"command": "test -f greeting.txt", "exit_code": 0}
+        assert facts["commands"] == {"ran": 2, "succeeded": 2}
+        assert facts["input_tokens"] > 0
+        assert facts["running"] > 0
+
+
 def test_other_agents_jobs_stay(logged_in: Station, bench: Any) -> None:
     """Jobs of other agents are taken only by a worker that was told to."""
     with connect(logged_in.dsn) as queue:
@@ -264,7 +300,7 @@ def test_killed_worker_leaves_no_codex(
     [attempt] = left.glob("*/1")
     os.utime(attempt, (0, 0))
     assert logged_in.run("--once", "--kinds", "noop").returncode == 0
-    assert not any(left.iterdir())
+    assert [each.name for each in left.iterdir()] == ["mirrors"]
 
 
 def test_environment_is_hidden() -> None:

@@ -61,7 +61,7 @@ def forget_roles(server: str) -> Iterator[None]:
     """Drop the role that a document makes: roles outlive their database."""
     yield
     with psycopg.connect(server, autocommit=True) as admin:
-        admin.execute("drop role if exists site_ci, docs_ci")
+        admin.execute("drop role if exists site_ci, docs_ci, follow_agents")
 
 
 def check(document: str, environment: dict[str, str], directory: Path) -> None:
@@ -146,6 +146,15 @@ def test_the_guide_to_failures_shows_what_happens_and_every_rule(environment, tm
 def test_the_guide_to_usage_shows_what_happens(environment, tmp_path):
     """Every command of docs/usage.md runs in order on one database and prints what stands there."""
     check("docs/usage.md", environment, tmp_path)
+
+
+def test_the_guide_to_follow_ups_shows_what_happens(forget_roles, environment, tmp_path):
+    """Its template is a file beside, and its commands run in order on one database."""
+    text = (ROOT / "docs" / "follow-up.md").read_text()
+    [template] = re.findall(r"^```yaml\n# fix.yaml\n(.*?)^```$", text, re.M | re.S)
+    (tmp_path / "fix.yaml").write_text(template)
+
+    check("docs/follow-up.md", environment, tmp_path)
 
 
 def test_the_first_job_of_the_readme_works(environment, create_database, tmp_path):

@@ -139,3 +139,16 @@ def test_codex_adds_a_job_over_http(codex, own, connected):
     assert done["status"] == "completed"
     [job] = connected.list_jobs()
     assert job.kind == "noop"
+
+
+def test_codex_hands_on_the_job_that_its_agent_works_on(codex, own, connected):
+    """As docs/follow-up.md configures it: what the model adds comes from that job."""
+    text = (Path(__file__).parents[2] / "docs" / "follow-up.md").read_text()
+    [servers] = re.findall(r"^```toml\n(.*?)^```$", text, re.M | re.S)
+    servers = servers.replace('"moonmind-queue"', json.dumps(own.command))
+    job = connected.enqueue("noop")
+
+    codex(servers, adding({"kind": "noop"}), DATABASE_URL=own.dsn, MOONMIND_JOB_ID=str(job))
+
+    [origin] = connected.select("select from_job_id, how from moonmind_queue.job_origin")
+    assert origin == {"from_job_id": job, "how": "job"}

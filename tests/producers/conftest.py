@@ -112,7 +112,13 @@ def lived(fresh: str, clock_of) -> Iterator[str]:
             )
         queue.see_worker(number, stopped=True)
         queue.stop_worker(first)
-        done = queue.enqueue("send", {"a": 1, "b": [None, 1.5, "ü"]}, name="done", key="done")
+        done = queue.enqueue(
+            "send",
+            {"a": 1, "b": [None, 1.5, "ü"]},
+            name="done",
+            key="done",
+            on_success=[{"kind": "send", "agent": "later"}],
+        )
         queue.enqueue("send", after=[done], key="later")
         [job] = queue.claim("one", start=True)
         queue.append_event(job, "progress", "half way", data={"percent": 50})
@@ -124,6 +130,7 @@ def lived(fresh: str, clock_of) -> Iterator[str]:
         queue.begin_step(job, "push", "abc")
         queue.end_step(job, "push", "abc")
         queue.begin_step(job, "pull_request", "topic")
+        queue.replay(queue.enqueue("send", agent="later", on_failure=[{"kind": "send"}]))
         clock.advance(timedelta(seconds=1, microseconds=1))
         queue.complete(job, {"ok": True})
         queue.cancel(queue.enqueue("send", capabilities=["gpu", "docker"]), "not now")
@@ -194,6 +201,15 @@ def lived(fresh: str, clock_of) -> Iterator[str]:
             artifact_max_bytes=1000,
         )
         _spend(queue, clock)
+        queue.set_allowance(roles[0], max_open=1)
+        queue.set_allowance(
+            roles[1],
+            agents=names,
+            kinds=names,
+            repositories=["a/b"],
+            max_per_day=1,
+            max_depth=1,
+        )
         yield fresh
         for role in roles:
             queue.connection.execute(SQL("drop role {}").format(Identifier(role)))

@@ -41,11 +41,12 @@ VALID = {
     "kind": "noop", "job": "1", "name": "log.txt", "names": "nightly", "schedule": "nightly",
     "cron": "0 2 * * *", "agent": "codex", "scope": "agent", "max_running": "3", "length": "1h",
     "base": "5s", "pattern": "no", "outcome": "fail", "source": "codex", "text": "no",
-    "model": "gpt", "input": "1", "output": "2",
+    "model": "gpt", "input": "1", "output": "2", "other": "1",
 }  # fmt: skip
 REQUIRED = {
     "prune": ["--older-than", "99d"],
     "usage budget set": ["--tokens", "5"],
+    "role allow": ["--max-open", "1"],
 }  # options that a command does not go without
 
 

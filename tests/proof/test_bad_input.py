@@ -108,6 +108,8 @@ class _Desk:
             "p_thread": "t", "p_model": "gpt", "p_input": 3, "p_cached_input": 2, "p_output": 1,
             "p_reasoning": 1, "p_currency": "USD", "p_period": "day", "p_max_cost": 1,
             "p_max_tokens": 9,
+            "p_on_success": "[]", "p_on_failure": "[]", "p_made_by": self.held.id, "p_max_open": 9,
+            "p_max_per_day": 9, "p_max_depth": 3,
         }  # fmt: skip
         schedule = {"p_name": "nightly"}
         self.valid_for = {

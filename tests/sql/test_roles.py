@@ -22,6 +22,7 @@ VIEWS = {
     "job_publication", "failure_overview", "job_message",
     "job_usage", "usage_overview", "usage_by_repository", "usage_by_model", "usage_by_agent",
     "usage_by_day", "price_overview", "budget_overview",
+    "job_follow_up", "job_origin", "allowance_overview",
 }  # fmt: skip
 
 

@@ -280,6 +280,7 @@ def test_list_says_who_may_what_and_who_is_connected(run, made):
         "content_types": None,
         "artifact_max_bytes": None,
         "connections": 1,
+        "allowance": None,
     }
     line = next(line for line in table.splitlines() if line.startswith(worker))
     assert "agents codex, claude; repositories github.com/acme/*" in line

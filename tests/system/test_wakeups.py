@@ -155,6 +155,7 @@ def test_jobs_that_a_job_asks_for_come_with_its_success(start, produce, look):
     eventually(
         lambda: look("select state from moonmind_queue.job order by id") == ["succeeded"] * 3
     )
+    assert look("select from_job_id, how from moonmind_queue.job_origin") == [(job, "job")] * 2
 
 
 def test_jobs_that_cannot_be_added_fail_the_job_and_say_why(start, produce, look):
