@@ -81,11 +81,11 @@ def desk(queue) -> Callable[[], Any]:
         "select tablename from pg_tables where schemaname = 'moonmind_queue' order by 1"
     )
     rows = SQL(" union all ").join(
-        SQL("select hashtext(string_agg(t::text, '|' order by t::text)) from {} as t").format(
-            Identifier("moonmind_queue", each["tablename"])
+        SQL("select {}, hashtext(string_agg(t::text, '|' order by t::text)) from {} as t").format(
+            each["tablename"], Identifier("moonmind_queue", each["tablename"])
         )
         for each in tables
-    )
+    ) + SQL(" order by 1")
     return lambda: queue.connection.execute(rows).fetchall()
 
 

@@ -170,10 +170,11 @@ class _Desk:
             "select tablename from pg_tables where schemaname = 'moonmind_queue' order by 1"
         ).fetchall()
         query = " union all ".join(
-            f"select md5(string_agg(t::text, ',' order by t::text)) from moonmind_queue.{table} t"
+            f"select '{table}', md5(string_agg(t::text, ',' order by t::text))"
+            f" from moonmind_queue.{table} t"
             for (table,) in tables
         )
-        return self.connection.execute(query).fetchall()
+        return self.connection.execute(f"{query} order by 1").fetchall()
 
 
 @pytest.fixture(scope="module")
