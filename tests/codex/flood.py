@@ -31,6 +31,14 @@ class Context:
         """Count what is printed."""
         self.live += len(text)
 
+    def latest(self, *_: Any) -> bool:
+        """There is no earlier attempt."""
+        return False
+
+    def hear(self, **_: Any) -> list[str]:
+        """Nobody says anything."""
+        return []
+
     def count_usage(self, *_: Any, **__: Any) -> None:
         """Nobody asks."""
 

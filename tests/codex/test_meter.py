@@ -203,6 +203,7 @@ def surroundings(
             },
             "workdir": str(tmp_path / "work"),
             "model": MODEL,
+            "identity": ("Ada", "ada@example.org"),
         }
 
 
