@@ -24,6 +24,7 @@ from model_server import (
 )
 
 from moonmind_queue.codex_worker.run import WorkerExecutionResult
+from moonmind_queue.codex_worker.session import ROLLOUT, SESSION
 from moonmind_queue.errors import ArtifactTooLarge, DatabaseUnavailable, LeaseLost
 from moonmind_queue.executors import Fail, Outcome, Retry, Stopped, Unfit
 
@@ -208,10 +209,10 @@ def test_other_failures(queue: Any, text: str, rule: str | None) -> None:
 
 
 def test_work_survives_a_failure(bench: Any) -> None:
-    """What was done before a failure is kept: patch, log and events."""
+    """What was done before a failure is kept: patch, log, events, and what to go on from."""
     ended = bench.run([[patch(ADD)], [drop()]])
     assert isinstance(ended.outcome, Retry)
-    assert set(ended.context.files) == set(ALL[:3])
+    assert set(ended.context.files) == {*ALL[:3], ROLLOUT, SESSION}
     assert b"+hello" in ended.context.patch
 
 
@@ -379,7 +380,7 @@ def test_100_megabytes_of_output(bench: Any) -> None:
             text=True,
             check=True,
         )
-    report = json.loads(run.stdout)
+    report = json.loads(run.stdout.splitlines()[-1])  # below the worker's log
     assert report["printed"] > 100_000_000
     assert report["rss"] < 150 * 1024 * 1024
     assert report["events"] <= 300
