@@ -80,7 +80,10 @@ def test_environment_is_what_was_given() -> None:
 def test_signals_are_at_their_defaults() -> None:
     """What Python ignores, or the worker, a program does not: a closed pipe ends who writes."""
     output = Output("yes | head -n 1; echo ${PIPESTATUS[0]}; grep SigIgn /proc/self/status")
-    assert (output.out, output.err) == ([b"y", b"141", b"SigIgn:\t0000000000000000"], [])
+    *out, ignored = output.out
+    assert (out, output.err) == ([b"y", b"141"], [])
+    # 32 and 33 are the C library's own; programs that were started by make ignore them.
+    assert int(ignored.split()[1], 16) & ~(0b11 << 31) == 0
 
 
 def test_stdin() -> None:

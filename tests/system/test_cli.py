@@ -78,7 +78,7 @@ def test_enqueue_accepts_the_specified_spelling(run):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("enqueue", "nope"), 2, "unknown kind 'nope'; installed: codex, codex_exec, noop"),
+        (("enqueue", "nope"), 2, "unknown kind 'nope'; installed: codex, codex_exec, mcp-call, "),
         (("enqueue",), 2, "Usage:"),
         (("enqueue", "noop", "--payload", "{"), 2, "The payload is not JSON"),
         (("enqueue", "noop", "--payload", "[1]"), 2, "not a JSON object"),
