@@ -199,8 +199,8 @@ def measure(
                 known = isinstance(error, ContestantError)
                 result["error"] = words = str(error) if known else f"{error!r}"
             took = f"({time.monotonic() - before:.0f} s)"
+            yield result  # first: whoever reads the line may interrupt, and the record has it
             say(f"{work.name:5} {storage:5} {contestant.name:16} {words}  {took}")
-            yield result
 
 
 def say(words: str) -> None:
