@@ -145,8 +145,8 @@ def _watch(queue: "Queue", folder: Any, stale: timedelta) -> None:
             if page or time.monotonic() - drawn > LEAST:
                 cursor = page[-1].cursor if page else cursor
                 seen = looking.look(queue, stale=stale)
-                folder.write("state/status.md", looking.markdown(seen).encode())
                 live.update(_page(seen), refresh=True)
+                folder.write("state/status.md", looking.markdown(seen).encode())
                 drawn = time.monotonic()
             time.sleep(LOOK)
 
