@@ -362,12 +362,12 @@ def test_the_mirror_keeps_no_configuration(site: Site, monkeypatch: pytest.Monke
 # --- several at once -----------------------------------------------------------------------------
 
 HOLDER = """
-import sys, time
+import signal, sys
 from pathlib import Path
 from moonmind_queue.codex_worker.mirror import try_lock
 lock = try_lock(Path(sys.argv[1]))
 print("held" if lock is not None else "missed", flush=True)
-time.sleep(600)
+signal.pause()
 """
 
 

@@ -107,10 +107,10 @@ while True:
 
 
 HOPPER = """
-import os, time
+import os, signal
 os.write(1, b"on\\n")
 if os.fork():
-    time.sleep(600)
+    signal.pause()
 while True:
     if os.fork():
         os._exit(0)
@@ -139,14 +139,14 @@ def test_children_that_nobody_waits_for_are_no_crowd(bench):
 # --- memory --------------------------------------------------------------------------------------
 
 HOG = """
-import sys, time
+import signal, sys, time
 kept = []
 for _ in range(int(sys.argv[1])):
     try:
         kept.append(bytearray(b"x") * 10_000_000)
     except MemoryError:
         time.sleep(0.01)
-time.sleep(600)
+signal.pause()
 """
 
 
@@ -274,11 +274,11 @@ for number in range(10_000):
     os.write(kept[-1], bytes(20_000_000))
 """
 DEEP = """
-import os, time
+import os, signal
 for _ in range(100):
     os.mkdir("d" * 100)
     os.chdir("d" * 100)
-time.sleep(600)
+signal.pause()
 """
 EMPTY = """
 import os
@@ -333,7 +333,7 @@ print("on", flush=True)
 
 def test_what_ignores_sigterm_and_escapes_at_the_time_limit(bench, word, kernel):
     """A process that hears no signal and has left session, parent and environment is ended."""
-    ended = bench.python(ESCAPE + "import time\ntime.sleep(600)", str(word), timeout=1)
+    ended = bench.python(ESCAPE + "signal.pause()", str(word), timeout=1)
 
     assert type(ended.outcome) is Retry
     assert "ran longer than 1 s" in str(ended.outcome)
