@@ -6,6 +6,9 @@ it use the name, and fences every write with them, as it does for all workers.
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Annotated
+
+from pydantic import Field
 
 from moonmind_queue.errors import LeaseLost, NotAllowed
 from moonmind_queue.model import ClaimedJob
@@ -13,6 +16,15 @@ from moonmind_queue.queue import Queue
 
 Lend = Callable[[], AbstractContextManager[Queue]]
 LONGEST_LEASE = 86_400  # seconds
+Worker = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=200,
+        description="Your name as a worker; use the same one in every call.",
+        examples=["codex-1"],
+    ),
+]
 
 JOB = """
 select id, kind, agent, name, key, payload, priority, max_attempts, moonmind_queue._now() as now

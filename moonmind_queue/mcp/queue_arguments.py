@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, AwareDatetime, Field
 
-from moonmind_queue.mcp.leases import LONGEST_LEASE
+from moonmind_queue.mcp.leases import LONGEST_LEASE, Worker
 from moonmind_queue.mcp.tools import Arguments
 from moonmind_queue.model import JobState
 
@@ -15,15 +15,6 @@ A_YEAR = timedelta(days=365).total_seconds()
 
 JobId = Annotated[
     int, Field(ge=1, le=LARGEST_ID, description="Id of the job, a number.", examples=[7])
-]
-Worker = Annotated[
-    str,
-    Field(
-        min_length=1,
-        max_length=200,
-        description="Your name as a worker; use the same one in every call.",
-        examples=["codex-1"],
-    ),
 ]
 LeaseSeconds = Annotated[
     int | None,

@@ -4,22 +4,13 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from moonmind_queue.mcp.leases import LONGEST_LEASE
+from moonmind_queue.mcp.leases import LONGEST_LEASE, Worker
 from moonmind_queue.mcp.tools import Arguments
 
 TaskId = Annotated[
     str,
     Field(
         min_length=1, max_length=500, description="Id of the task.", examples=["smoke:noop-codex"]
-    ),
-]
-Worker = Annotated[
-    str,
-    Field(
-        min_length=1,
-        max_length=200,
-        description="Your name as a worker; use the same one in every call.",
-        examples=["codex-1"],
     ),
 ]
 LeaseSeconds = Annotated[
