@@ -10,10 +10,11 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import claimed_job
 import pytest
 from codex_cli_bin import bundled_codex_path
 from git_server import GitServer
@@ -179,22 +180,7 @@ class Bench:
         return {"repository": self.git.url("demo.git"), "instruction": "Do it."} | more
 
 
-def make_job(payload: dict[str, Any], *, attempt: int = 1) -> ClaimedJob:
-    """Return a job as a claim does."""
-    return ClaimedJob(
-        id=7,
-        kind="codex_exec",
-        agent="codex",
-        name=None,
-        key=None,
-        payload=payload,
-        priority=0,
-        attempt=attempt,
-        max_attempts=3,
-        token=11,
-        expires_at=datetime.now(UTC),
-        lasts=timedelta(minutes=2),
-    )
+make_job = partial(claimed_job.make_job, "codex_exec")
 
 
 @pytest.fixture

@@ -12,17 +12,17 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import claimed_job
 import pytest
 
 from moonmind_queue.errors import InvalidPayload
 from moonmind_queue.executors import Outcome, confined
 from moonmind_queue.executors.confined import Limits
 from moonmind_queue.executors.shell import MB, Shell
-from moonmind_queue.model import ClaimedJob
 from moonmind_queue.settings import ShellProgram
 
 LIMITS = Limits(memory=1024 * MB, cpu=60, file=64 * MB, directory=256 * MB, processes=256)
@@ -148,22 +148,7 @@ class Bench:
         return self.run(self.shell("python", **options), ["python", "-c", script, *arguments])
 
 
-def make_job(payload: dict[str, Any]) -> ClaimedJob:
-    """Return a job as a claim does."""
-    return ClaimedJob(
-        id=7,
-        kind="shell",
-        agent="codex",
-        name=None,
-        key=None,
-        payload=payload,
-        priority=0,
-        attempt=1,
-        max_attempts=3,
-        token=11,
-        expires_at=datetime.now(UTC),
-        lasts=timedelta(minutes=2),
-    )
+make_job = partial(claimed_job.make_job, "shell")
 
 
 @pytest.fixture

@@ -9,16 +9,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import claimed_job
 import psycopg
 from waiting import eventually
 
 from moonmind_queue.executors import Outcome
 from moonmind_queue.executors.mcp_call import LOG, McpCall
-from moonmind_queue.model import ClaimedJob
 
 LIMIT = 10 * 1024 * 1024
 TOOLBOX = Path(__file__).with_name("mcp_toolbox.py")
@@ -136,22 +136,7 @@ class Bench:
         return Ended(result, outcome, context, time.monotonic() - begin)
 
 
-def make_job(payload: dict[str, Any]) -> ClaimedJob:
-    """Return a job as a claim does."""
-    return ClaimedJob(
-        id=7,
-        kind="mcp-call",
-        agent="codex",
-        name=None,
-        key=None,
-        payload=payload,
-        priority=0,
-        attempt=1,
-        max_attempts=3,
-        token=1,
-        expires_at=datetime.now(UTC),
-        lasts=timedelta(minutes=2),
-    )
+make_job = partial(claimed_job.make_job, "mcp-call")
 
 
 @contextmanager
