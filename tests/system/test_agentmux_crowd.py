@@ -17,6 +17,7 @@ TASKS, DEPTH, FAILING = 2000, 20, 0.05
 AGENTS = ("claude", "codex", "review")
 WORKERS = 4  # of each agent
 LEASE = 4  # seconds, so that what the killed ones held comes back soon
+VICTIMS = {"claude-0": 0.05, "codex-1": 0.15}  # by the share of tasks after which they are killed
 
 # A claim after a claim, with nothing between that ended the first.
 OVERLAPS = """
@@ -73,33 +74,33 @@ def predicted(tasks):
 def kill_at_work(queue, process, name):
     """Kill a worker while it holds tasks; return those."""
 
-    def hold_still():
-        process.send_signal(signal.SIGSTOP)
-        [now] = queue.select("select clock_timestamp() as now")
-        eventually(lambda: not queue.select(UNDER_WAY, **now))
-        held = {row["id"] for row in queue.select(HELD, worker=name)}
-        if not held:
-            process.send_signal(signal.SIGCONT)
-        return held
-
-    held = eventually(hold_still, within=60)
+    eventually(lambda: queue.select(HELD, worker=name), within=60)
+    process.send_signal(signal.SIGSTOP)
+    [now] = queue.select("select clock_timestamp() as now")
+    eventually(lambda: not queue.select(UNDER_WAY, **now))
+    held = {row["id"] for row in queue.select(HELD, worker=name)}
     process.send_signal(signal.SIGKILL)
     return held
 
 
 @pytest.fixture
 def crowd(fresh, tmp_path):
-    """All the workers, as processes; what is left is killed after."""
+    """All the workers, as processes by name; what is left is killed after.
+
+    Those that are to be killed never end a task, so that they hold some when that happens.
+    """
     with ExitStack() as stack:
-        processes = []
+        processes = {}
         for agent in AGENTS:
             for number in range(WORKERS):
-                log = stack.enter_context((tmp_path / f"{agent}-{number}.log").open("wb"))
-                process = subprocess.Popen(
+                name = f"{agent}-{number}"
+                log = stack.enter_context((tmp_path / f"{name}.log").open("wb"))
+                processes[name] = subprocess.Popen(
                     [Path(sys.executable).with_name("agentmux"), "worker", "--agent", agent,
-                     "--worker-id", f"{agent}-{number}", "--concurrency", "2"],
+                     "--worker-id", name, "--concurrency", "2"],
                     env={
-                        **os.environ, "DATABASE_URL": fresh, "MOONMIND_NOOP_SECONDS": "0",
+                        **os.environ, "DATABASE_URL": fresh,
+                        "MOONMIND_NOOP_SECONDS": "600" if name in VICTIMS else "0",
                         "MOONMIND_SHELL_ALLOW": '["false"]',
                         "MOONMIND_AGENTMUX_HOME": str(tmp_path / "home"),
                         "MOONMIND_WORKDIR": str(tmp_path / "work"),
@@ -108,9 +109,8 @@ def crowd(fresh, tmp_path):
                     },
                     stdout=log, stderr=log, start_new_session=True,
                 )  # fmt: skip
-                processes.append(process)
         yield processes
-        for process in processes:
+        for process in processes.values():
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)
             process.wait()
@@ -125,9 +125,9 @@ def test_every_task_ends_as_predicted_and_none_runs_twice_at_once(fresh, crowd):
         queue.seed_dag(tasks)
         done = "select count(*) as n from moonmind_queue.job_overview where state = 'succeeded'"
         held = set()
-        for share, victim, name in ((0.05, 0, "claude-0"), (0.15, 5, "codex-1")):
+        for name, share in VICTIMS.items():
             eventually(lambda share=share: queue.select(done)[0]["n"] > share * TASKS, within=60)
-            held |= kill_at_work(queue, crowd[victim], name)
+            held |= kill_at_work(queue, crowd[name], name)
         eventually(lambda: queue.select(UNENDED) == [{"number": 0}], within=90)
         ends = {row["id"]: row["state"] for row in queue.select(ENDS)}
         overlaps = queue.select(OVERLAPS)
@@ -135,11 +135,13 @@ def test_every_task_ends_as_predicted_and_none_runs_twice_at_once(fresh, crowd):
         lost = {row["id"] for row in queue.select(LOST)}
 
     assert ends == predicted(tasks)
+    assert held
     assert held <= lost
     assert overlaps == []
     assert faults == []
-    for process in crowd:
+    for process in crowd.values():
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-    codes = [process.wait(15) for process in crowd]
-    assert sorted(codes) == [-signal.SIGKILL, -signal.SIGKILL, *[0] * (len(crowd) - 2)]
+    assert {name: process.wait(15) for name, process in crowd.items()} == {
+        name: -signal.SIGKILL if name in VICTIMS else 0 for name in crowd
+    }
