@@ -8,7 +8,7 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from model_server import Script, drop, http_error, patch, say, shell
@@ -85,15 +85,19 @@ class End:
     logged: bool
 
 
-def predict(part: Part, lost: int) -> End:
-    """Say how a job ends under which ``lost`` workers were killed, each in an attempt of its own.
+def predict(part: Part, lost: int) -> list[End]:
+    """Say how a job may end under which ``lost`` workers were killed, each in its own attempt.
 
-    Whoever may fail twice is a dead letter after two, whatever they failed of.
+    Whoever may fail twice is a dead letter after two, whatever they failed of. A worker that is
+    killed between what it stores and what it says leaves an attempt to go on from that is lost.
     """
     attempts = part.attempts + (0 if part.state == "dead_letter" else lost)
     heard = part.state != "dead_letter" or lost < part.attempts
     failure = part.failure if heard else None
-    return End(part.state, attempts, part.patch, part.effect, failure, part.logged and heard)
+    end = End(part.state, attempts, part.patch, part.effect, failure, part.logged and heard)
+    if lost and part.state == "succeeded" and part.attempts > 1:
+        return [end, replace(end, attempts=attempts - 1, failure=None)]
+    return [end]
 
 
 class Model:
