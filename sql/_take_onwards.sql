@@ -19,12 +19,10 @@ as $$
 declare
     c_many    constant integer  := 100;
     c_places  constant integer  := 16;
-    c_dear    constant integer  := 1000;  -- pages, of some 10 us each
-    c_rest    constant interval := interval '0.2 ms';  -- for each of them
+    c_dear    constant integer  := 500;  -- pages of the index; each costs some 20 us, with what it leads to
+    c_rest    constant interval := interval '0.4 ms';  -- for each page
     c_soonest constant interval := interval '1 s';
     c_latest  constant interval := interval '30 s';
-    c_ready   constant oid      := 'ready'::regclass;
-    c_order   constant oid      := 'ready_order_idx'::regclass;
     v_hint  jsonb   := coalesce(nullif(current_setting('moonmind_queue.floor', true), ''), '{}');
     v_many  boolean := p_limit >= c_many;
     v_dear  boolean := coalesce((v_hint ->> 'dear')::boolean, false);
@@ -32,7 +30,7 @@ declare
     v_floor jsonb   := '{}';
     v_place integer := 0;
     v_full  boolean;  -- whether a look began at the most urgent
-    v_pages bigint  := pg_stat_get_xact_blocks_fetched(c_ready) + pg_stat_get_xact_blocks_fetched(c_order);  -- of ready in this transaction, in memory or on disk
+    v_pages bigint  := pg_stat_get_xact_blocks_fetched('ready_order_idx'::regclass);  -- so far in this transaction
     v_taken record;
     v_ids   bigint[];
 begin
@@ -58,7 +56,7 @@ begin
         v_full := true;
     end if;
     if v_full then
-        v_pages := pg_stat_get_xact_blocks_fetched(c_ready) + pg_stat_get_xact_blocks_fetched(c_order) - v_pages;
+        v_pages := pg_stat_get_xact_blocks_fetched('ready_order_idx'::regclass) - v_pages;
         v_dear := v_pages > c_dear;
         v_until := p_now + least(greatest(v_pages * c_rest, c_soonest), c_latest);
     end if;
