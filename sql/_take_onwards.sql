@@ -4,8 +4,8 @@
 --   * For claims of many, and for all while a full look is dear: where another session keeps dead
 --     rows from being cleaned up, it walks them all. Else whoever takes few gets the most urgent.
 --   * What came below that meanwhile (a late commit, a retry, a higher priority, what another left)
---     is found by a full look: when there is nothing above, or too little and a look is cheap; else
---     a second later, or, after a dear one, as much later that looking takes a twentieth of the time.
+--     is found by a full look: where there is too little above, or a second later. After a dear
+--     look only so much later that looking takes a twentieth of the time, and within 30 seconds.
 --   * Those who take many at once begin one behind the other, each a limit further down: what
 --     another is about to take would have to be tried row by row.
 --   * Where to go on is a setting of the session, and a hint: whoever uses the session next, as
@@ -19,24 +19,19 @@ as $$
 declare
     c_many    constant integer  := 100;
     c_places  constant integer  := 16;
-    c_dear    constant integer  := 500;  -- pages of the index; each costs some 20 us, with what it leads to
-    c_rest    constant interval := interval '0.4 ms';  -- for each page
     c_soonest constant interval := interval '1 s';
-    c_latest  constant interval := interval '30 s';
-    v_hint  jsonb   := coalesce(nullif(current_setting('moonmind_queue.floor', true), ''), '{}');
+    v_hint  record  := _floor(p_now);
     v_many  boolean := p_limit >= c_many;
-    v_dear  boolean := coalesce((v_hint ->> 'dear')::boolean, false);
-    v_until timestamptz := v_hint ->> 'until';
-    v_floor jsonb   := '{}';
+    v_pages bigint  := pg_stat_get_xact_blocks_fetched('ready_order_idx'::regclass);  -- so far in this transaction
     v_place integer := 0;
     v_full  boolean;  -- whether a look began at the most urgent
-    v_pages bigint  := pg_stat_get_xact_blocks_fetched('ready_order_idx'::regclass);  -- so far in this transaction
+    v_above jsonb;
+    v_rest  interval;
     v_taken record;
     v_ids   bigint[];
 begin
-    if v_until > p_now and v_until <= p_now + c_latest and (v_many or v_dear) then
-        v_floor := v_hint;
-    end if;
+    v_above := case when v_many or v_hint.dear then v_hint.above else '{}' end;
+    v_full := v_above = '{}';
     if v_many then
         select coalesce(min(place), c_places) into v_place
         from (
@@ -48,24 +43,24 @@ begin
             limit 1
         ) as free;
     end if;
-    v_taken := _take(p_lanes, p_limit, p_now, v_floor, v_place * p_limit);
+    v_taken := _take(p_lanes, p_limit, p_now, v_above, v_place * p_limit);
     v_ids := v_taken.job_ids;
-    v_full := v_floor = '{}';
-    if (v_ids = '{}' or cardinality(v_ids) < p_limit and (v_full or not v_dear)) and (v_place > 0 or not v_full) then
-        v_ids := v_ids || (_take(p_lanes, p_limit - cardinality(v_ids), p_now)).job_ids;
-        v_full := true;
+    if cardinality(v_ids) < p_limit and (v_place > 0 or not v_full and not v_hint.dear) then
+        v_above := case when v_hint.dear then v_above else '{}' end;
+        v_full := v_above = '{}';
+        v_ids := v_ids || (_take(p_lanes, p_limit - cardinality(v_ids), p_now, v_above)).job_ids;
     end if;
     if v_full then
-        v_pages := pg_stat_get_xact_blocks_fetched('ready_order_idx'::regclass) - v_pages;
-        v_dear := v_pages > c_dear;
-        v_until := p_now + least(greatest(v_pages * c_rest, c_soonest), c_latest);
+        v_rest := _rest_after(pg_stat_get_xact_blocks_fetched('ready_order_idx'::regclass) - v_pages);
+        v_hint.dear := v_rest is not null;
+        v_hint.until := p_now + coalesce(v_rest, c_soonest);
     end if;
 
     -- Too little: whatever comes now is to be found at once, unless that is dear.
-    if v_dear or v_many and cardinality(v_ids) = p_limit then
-        v_hint := v_taken.floor || jsonb_build_object('until', v_until, 'dear', v_dear);
-        perform set_config('moonmind_queue.floor', v_hint::text, false);
-    elsif v_floor <> '{}' then
+    if v_hint.dear or v_many and cardinality(v_ids) = p_limit then
+        v_hint.above := v_hint.above || v_taken.floor;
+        perform set_config('moonmind_queue.floor', to_jsonb(v_hint)::text, false);
+    elsif v_hint.above <> '{}' and v_full then
         perform set_config('moonmind_queue.floor', '', false);
     end if;
     return v_ids;

@@ -133,15 +133,20 @@ def test_where_a_look_is_dear_few_go_on_too_for_a_while(queue, clock, dear, urge
     assert claimed(queue, 2) == [more, jobs[3]]
 
 
-def test_where_a_look_is_dear_too_little_is_enough_and_nothing_is_not(queue, dear, urgent):
-    """Whoever finds some takes these; whoever finds none looks at everything."""
+def test_where_a_look_is_dear_nobody_looks_again_before_it_is_time(queue, clock, dear, urgent):
+    """Not even who finds nothing; how long a worker may sleep until then it is told."""
     jobs = queue.enqueue_many([{"kind": "k"}] * 3)
     assert claimed(queue, 1) == jobs[:1]
+    assert queue.next_due()[0] == timedelta(0)
     more = urgent()
 
     assert claimed(queue, 9) == jobs[1:]
-    assert claimed(queue, 9) == [more]
     assert claimed(queue, 9) == []
+    due, _ = queue.next_due()
+    assert timedelta(0) < due <= 30 * SECOND
+    clock.advance(due)
+    assert queue.next_due()[0] == timedelta(0)
+    assert claimed(queue, 9) == [more]
 
 
 def test_a_dear_look_is_forgotten_when_one_is_cheap_again(queue, db, clock, dear, urgent):
