@@ -210,7 +210,9 @@ def test_an_executor_can_put_its_job_off(start, produce, look):
 
     assert tried == [1]
     assert (produce.get(job).state, produce.get(job).attempt) == ("queued", 0)
-    assert look("select run_at > now() + interval '50 minutes' from moonmind_queue.job where id = 1") == [True]
+    assert look(
+        "select run_at > now() + interval '50 minutes' from moonmind_queue.job where id = 1"
+    ) == [True]
     assert "the directory is in use" in {each.message for each in produce.history(job)}
 
 
