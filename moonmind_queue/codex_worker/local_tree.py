@@ -3,8 +3,8 @@
 The directory is as it is: with changes that nobody committed, with files that git does not know,
 or without git altogether. So its state is recorded before the agent comes and once more after, as
 two trees in a repository of the worker's (``base.git`` of the workspace, with an index of its own).
-The directory's own repository lends the objects it has and a copy of its index, which tells what
-has not changed without reading it; nothing is written there, no lock is taken, and neither its
+The directory's own repository gives a copy of its index, which tells what has not changed without
+reading it, and lends its objects when the two are compared; nothing is written there, no lock is taken, and neither its
 hooks nor its filters or monitors run, for what is configured there is not read (but for how lines
 end). In a directory without a repository all files are recorded.
 
@@ -155,7 +155,8 @@ class LocalTree:
         )
         if self.untold:
             git.log(f"changed, and not in the patch: {_named(self.untold)}")
-        return Changes.between(git, self._top, self.before, after, patch, self._here)
+        here = self._here | {"env": self._lent}
+        return Changes.between(git, self._top, self.before, after, patch, here)
 
     @property
     def _top(self) -> Path:
@@ -169,6 +170,16 @@ class LocalTree:
     def _here(self) -> dict[str, Any]:
         """Whose repository, work tree and index each command is about: never the user's."""
         return {"tree": (self.workspace.base, self._top), "index": self._index, "quiet": True}
+
+    @property
+    def _lent(self) -> dict[str, str]:
+        """The objects of the directory's repository, for commands that write none.
+
+        Of an object that it would write and that is there, git would set the time.
+        """
+        if self.repository is None:
+            return {}
+        return {"GIT_ALTERNATE_OBJECT_DIRECTORIES": _quoted(str(self.repository.objects))}
 
     @property
     def _part(self) -> tuple[str, ...]:
@@ -188,7 +199,6 @@ class LocalTree:
         if there is None:
             return
         (space.base / "info").mkdir(exist_ok=True)
-        (space.base / "objects" / "info" / "alternates").write_bytes(_quoted(there.objects))
         for source, target in (
             (there.index, self._index),
             (there.exclude, space.base / "info" / "exclude"),
@@ -202,7 +212,7 @@ class LocalTree:
     def _look_at_all(self, git: Git) -> None:
         """Take away the marks by which the user has git look away from files."""
         try:
-            listing = self._ask(git, "ls-files", "-v", "-z").split(b"\0")
+            listing = self._ask(git, "ls-files", "-v", "-z", env=self._lent).split(b"\0")
         except GitFailed as error:
             git.log(f"the index of the repository is passed over: {error}")
             self._index.unlink(missing_ok=True)
@@ -210,7 +220,7 @@ class LocalTree:
         marked = [line[2:] for line in listing if line[:1].islower() or line[:1] == b"S"]
         if marked:
             for option in ("--no-assume-unchanged", "--no-skip-worktree"):
-                self._update(git, marked, option)
+                self._update(git, marked, option, env=self._lent)
 
     def _record(self, git: Git) -> str:
         """Bring the index up to what is there now, and return its tree."""
@@ -274,13 +284,13 @@ class LocalTree:
             )
         return files
 
-    def _ask(self, git: Git, *arguments: str, stdin: bytes | None = None) -> bytes:
-        return git(self._top, *arguments, stdin=stdin, **self._here)
+    def _ask(self, git: Git, *arguments: str, **more: Any) -> bytes:
+        return git(self._top, *arguments, **self._here, **more)
 
-    def _update(self, git: Git, paths: list[bytes], *options: str) -> None:
+    def _update(self, git: Git, paths: list[bytes], *options: str, **more: Any) -> None:
         if paths:
             lines = b"".join(path + b"\0" for path in paths)
-            self._ask(git, "update-index", "-z", *options, "--stdin", stdin=lines)
+            self._ask(git, "update-index", "-z", *options, "--stdin", stdin=lines, **more)
 
 
 def _ask(git: Git, folder: Path, *arguments: str) -> list[str]:
@@ -298,10 +308,10 @@ def _line_ends(git: Git, top: Path) -> str:
     return "".join(f"\t{name} = {value}\n" for name, _, value in pairs if value.isalpha())
 
 
-def _quoted(path: Path) -> bytes:
-    """Return a path as git reads it in a file of paths, whatever is in it."""
-    escaped = os.fsencode(path).replace(b"\\", b"\\\\").replace(b'"', b'\\"')
-    return b'"' + escaped.replace(b"\n", b"\\n") + b'"\n'
+def _quoted(path: str) -> str:
+    """Return a path as git reads it in a list of paths, whatever is in it."""
+    escaped = path.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
 
 
 def _named(paths: list[str]) -> str:

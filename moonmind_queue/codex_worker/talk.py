@@ -84,6 +84,7 @@ class Talk:
             env={
                 **self.codex.environment(space.home, space.tmp),
                 "MOONMIND_JOB_ID": str(self.job_id),  # for MCP servers whose env_vars has it
+                "GIT_OPTIONAL_LOCKS": "0",  # Codex asks git for the state, and no index is written
             },
             stdin=prompt.encode(),
             stdout=self.transcript.stdout,

@@ -1,11 +1,11 @@
 """Codex in a directory of the worker: only where that is allowed, and nothing of it is harmed."""
 
-import fcntl
 import hashlib
+import json
 import os
 import stat
 import subprocess
-import threading
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,12 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from model_server import drop, hang, patch, say, shell
+from codex_cli_bin import bundled_codex_path
+from model_server import ModelServer, drop, hang, make_codex_home, patch, say, shell
+from waiting import eventually
 
+from moonmind_queue import connect
 from moonmind_queue.codex_worker import local_tree
+from moonmind_queue.codex_worker.git import Git
 from moonmind_queue.codex_worker.handlers import CodexExec
-from moonmind_queue.codex_worker.local import Directories
+from moonmind_queue.codex_worker.local import Directories, Directory
+from moonmind_queue.codex_worker.local_tree import LocalTree
 from moonmind_queue.codex_worker.session import SESSION
+from moonmind_queue.codex_worker.workspace import Workspace
 from moonmind_queue.errors import InvalidPayload
 from moonmind_queue.executors import Fail, Postpone, Retry, Stopped
 from moonmind_queue.settings import LocalDirectory
@@ -48,13 +54,23 @@ def everything(folder: Path, *, but: str = "") -> dict[str, tuple[int, int, str]
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         status = path.lstat()
-        if stat.S_ISDIR(status.st_mode):
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)):
             found[name] = (status.st_mode, 0, "")
         elif name != but:
             content = str(path.readlink()).encode() if path.is_symlink() else path.read_bytes()
             digest = hashlib.sha256(content).hexdigest()
             found[name] = (status.st_mode, status.st_mtime_ns, digest)
     return found
+
+
+def contents(found: dict[str, tuple[int, int, str]]) -> dict[str, tuple[int, str]]:
+    """Leave out the times, of which git itself changes some when it only looks."""
+    return {name: (mode, digest) for name, (mode, _, digest) in found.items()}
+
+
+def descriptors() -> int:
+    """Return how many this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @pytest.fixture
@@ -113,7 +129,7 @@ def test_what_is_lent_and_what_is_below(bench: Any, site: Path, below: str) -> N
 @pytest.mark.parametrize(
     ("make", "named", "why"),
     [
-        ("true", "lent/../outside", "is not allowed on this worker:"),
+        ("true", "lent/../outside", "is not allowed on this worker (it leads to"),
         ("ln -s ../outside lent/link", "lent/link", "is not allowed on this worker (it leads to"),
         ("ln -s / lent/link", "lent/link{folder}/outside", "is not allowed on this worker (it lea"),
         ("mkdir lent-too", "lent-too", "is not allowed on this worker:"),
@@ -167,11 +183,10 @@ def test_an_agent_may_be_let_look_and_not_write(bench: Any, site: Path) -> None:
     """An entry that is read only has a sandbox of that kind, whatever the worker's is."""
     bench.local_dirs[:] = [{"path": site.parent, "read_only": True}]
     before = everything(site)
-    ended = bench.run(
-        [[shell("cat one.txt; echo x > new")], [say("Seen.")]], {"repoPath": f"{site}"}
-    )
+    script = [[shell("cat one.txt")], [shell("echo x > new")], [say("Seen.")]]
+    ended = bench.run(script, {"repoPath": str(site)})
     assert "one\n" in ended.context.stored_log
-    assert ended.result["effect"] in ("no_changes", "commands_failed")
+    assert ended.result["effect"] == "no_changes"
     assert everything(site) == before
 
 
@@ -223,9 +238,6 @@ def test_the_patch_takes_the_agents_work_back(bench: Any, dirty: Path) -> None:
     file.write_bytes(ended.context.patch)
     sh(dirty, f"git apply -R {file}")
 
-    def contents(found: dict[str, tuple[int, int, str]]) -> dict[str, tuple[int, str]]:
-        return {name: (mode, digest) for name, (mode, _, digest) in found.items()}
-
     assert contents(everything(dirty)) == contents(before)
 
 
@@ -263,21 +275,21 @@ def test_every_kind_of_repository(bench: Any, site: Path, kind: str) -> None:
         form = "--object-format=sha256" if kind == "sha256" else ""
         sh(site, f"git init -q {form} {where}; echo x > {where}/one.txt")
         sh(where, "git add -A; git commit -qm x" if kind == "sha256" else "git add -A")
-    before = everything(where)
     status = sh(where, "git --no-optional-locks status --porcelain")
+    before = contents(everything(where))
     ended = bench.run(
         [[shell("echo agent >> docs/page.txt || echo agent >> one.txt")], [say("Done.")]],
         {"repoPath": str(where)},
     )
     assert ended.result["patch"]["files"] == 1, ended.context.stored_log
     assert b"+agent\n" in ended.context.patch
-    after = everything(where)
+    after = contents(everything(where))
     assert len({name for name in before if before[name] != after.get(name)}) <= 1
     assert status in sh(where, "git --no-optional-locks status --porcelain") + status
 
 
 def test_a_directory_within_a_repository(bench: Any, dirty: Path) -> None:
-    """The agent has that part alone; the patch has its paths from the top, as git apply takes it."""
+    """The agent has that part alone; the paths in the patch begin at the top, as git takes them."""
     ended = bench.run(
         [[shell("echo agent >> page.txt; echo out > ../out.txt")], [say("Done.")]],
         {"repoPath": f"{dirty}/docs"},
@@ -310,7 +322,10 @@ def test_what_is_not_recorded_is_told(bench: Any, site: Path) -> None:
         limit=1_000_000,
     )
     assert ended.result["patch"] == {
-        **{"files": 0, "insertions": 0, "deletions": 0, "bytes": 0},
+        "files": 0,
+        "insertions": 0,
+        "deletions": 0,
+        "bytes": 0,
         "left_out": ["dump", "made/"],
     }
     assert "changed, and not in the patch: dump, made/" in ended.context.stored_log
@@ -369,11 +384,16 @@ rm -f ../pwned
 """
 
 
-def test_what_the_directory_configures_never_runs(bench: Any, site: Path) -> None:
-    """Hooks, monitors, filters and drivers of it, or of a repository within it."""
+def test_what_the_directory_configures_never_runs(site: Path, tmp_path: Path) -> None:
+    """Hooks, monitors, filters and drivers of it, or of a repository within it, are not ours."""
     sh(site, HOSTILE)
-    ended = bench.run(GREET, {"repoPath": str(site)})
-    assert ended.result["patch"]["files"] == 1
+    log: list[Any] = []
+    git = Git(environ=os.environ, log=log.append, stop=None, deadline=time.monotonic() + 60)
+    space = Workspace.create(tmp_path / "work", 7, 1, keep=False)
+    tree = LocalTree.prepare(git, space, Directory(path=site, read_only=False), 1_000_000)
+    sh(site.parent, "echo new > site/new.txt; echo x > site/sub/x; mv site/one.txt site/moved.txt")
+    changes = tree.compare(git, tmp_path / "patch")
+    assert changes and changes.files == 3
     assert not (site.parent / "pwned").exists()
 
 
@@ -424,7 +444,7 @@ def test_a_repository_names_no_program_either(bench: Any, demo: Path) -> None:
 
 
 def test_it_is_gone_on_from_where_it_was_cut_off(bench: Any, dirty: Path, recorder: Any) -> None:
-    """The thread is resumed, and the directory is as the last attempt left it: nothing is remade."""
+    """The thread is resumed, and the directory is as the last attempt left it."""
     said: list[str] = []
 
     def script(body: dict[str, Any]) -> Any:
@@ -548,12 +568,12 @@ def test_the_place_is_free_when_its_worker_dies(bench: Any, site: Path) -> None:
 
 def test_nothing_of_the_lock_is_left(bench: Any, site: Path) -> None:
     """Neither a file in the directory nor a descriptor in the worker."""
-    before, open_files = everything(site), len(os.listdir("/proc/self/fd"))
+    before, open_files = everything(site), descriptors()
     with at_work(bench, site):
         assert everything(site) == before
     with pytest.raises(Fail), at_work(bench, Path("/etc")):
         pass
-    assert len(os.listdir("/proc/self/fd")) == open_files
+    assert descriptors() == open_files
 
 
 # --- what a payload may say ----------------------------------------------------------------------
@@ -596,3 +616,69 @@ def test_the_stored_form_has_the_path_alone() -> None:
     stored = CodexExec.validate(payload | {"repository": None})
     assert stored == {"repoPath": "/srv/site", "instruction": "x"}
     assert CodexExec.validate(stored) == stored
+
+
+def test_it_can_be_said_on_the_command_line(fresh: str) -> None:
+    """With an option of its own; what does not go with it is refused there."""
+    command = [sys.executable, "-m", "moonmind_queue", "enqueue", "codex_exec", "--dry-run"]
+    command += ["--repo-path", "/srv/site", "--instruction", "Mend it."]
+    environ = {"PATH": os.environ["PATH"], "DATABASE_URL": fresh, **python_path()}
+    said = subprocess.run(command, env=environ, capture_output=True, text=True, check=True).stdout
+    assert json.loads(said)["payload"] == {"repoPath": "/srv/site", "instruction": "Mend it."}
+    both = [*command, "--repo", "acme/site"]
+    refused = subprocess.run(both, env=environ, capture_output=True, text=True, check=False)
+    assert refused.returncode
+    assert "there is a repoPath already" in refused.stderr
+
+
+def python_path() -> dict[str, str]:
+    """Return where a process of a test finds the package that is tested."""
+    return {name: value for name, value in os.environ.items() if name == "PYTHONPATH"}
+
+
+def test_a_task_of_agentmux_works_in_a_directory(bench: Any, dirty: Path, fresh: str) -> None:
+    """From the DAG file to DONE, by ``agentmux`` and a worker of it; the patch is kept."""
+    with ModelServer(GREET) as model:
+        codex = make_codex_home(bench.folder / "codex", model.base_url, bundled_codex_path())
+        environ = {
+            "PATH": os.environ["PATH"],
+            "HOME": os.environ["HOME"],
+            **python_path(),
+            "DATABASE_URL": fresh,
+            "CODEX_HOME": str(codex),
+            "MOONMIND_WORKDIR": str(bench.workdir),
+            "MOONMIND_AGENTMUX_HOME": str(bench.folder / "agentmux"),
+            "MOONMIND_CODEX_LOCAL_DIRS": json.dumps([str(dirty.parent)]),
+        }
+        dag = bench.folder / "dag.yaml"
+        dag.write_text(
+            "- id: site:greet\n  agent: codex\n  payload:\n    kind: codex\n"
+            f"    repoPath: {dirty}\n    instruction: Greet.\n"
+        )
+
+        def agentmux(*words: str) -> "subprocess.Popen[str]":
+            program = "from moonmind_queue.cli.agentmux import main; main()"
+            return subprocess.Popen(
+                [sys.executable, "-c", program, *words],
+                env=environ,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+
+        seeding = agentmux("tasks", "seed", str(dag))
+        assert "1 created" in seeding.communicate()[0]
+        worker = agentmux("worker", "--agent", "codex", "--worker-id", "codex-1")
+        try:
+            with connect(fresh) as queue:
+                eventually(lambda: queue.get(1).state in ("succeeded", "failed", "blocked"), 60)
+                job = queue.get(1)
+        finally:
+            worker.terminate()
+            said, _ = worker.communicate()
+    assert job.state == "succeeded", (job.error, said)
+    assert job.result["directory"] == str(dirty)
+    assert (dirty / "greeting.txt").read_text() == "hello\n"
+    [patch] = (bench.folder / "agentmux" / "artifacts").rglob("changes.patch")
+    assert b"+hello" in patch.read_bytes()
+    assert b"staged" not in patch.read_bytes()
