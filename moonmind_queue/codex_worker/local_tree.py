@@ -4,9 +4,9 @@ The directory is as it is: with changes that nobody committed, with files that g
 or without git altogether. So its state is recorded before the agent comes and once more after, as
 two trees in a repository of the worker's (``base.git`` of the workspace, with an index of its own).
 The directory's own repository gives a copy of its index, which tells what has not changed without
-reading it, and lends its objects when the two are compared; nothing is written there, no lock is taken, and neither its
-hooks nor its filters or monitors run, for what is configured there is not read (but for how lines
-end). In a directory without a repository all files are recorded.
+reading it, and lends its objects when the two are compared. Nothing is written there, no lock is
+taken, and neither its hooks nor its filters or monitors run, for what is configured there is not
+read (but for how lines end). In a directory without a repository all files are recorded.
 
 What is recorded is what git would add. Left out, and told, are files that are larger than an
 artifact may be, those that cannot be read, and what is inside of other repositories, in which git
