@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from moonmind_queue._calls import Call, nothing, rows, value
+from moonmind_queue._calls import Call, column, nothing, rows, value
 from moonmind_queue._values import to_json
 
 
@@ -60,3 +60,26 @@ def doze(worker_id: int, asleep: bool = True) -> Call[None]:
 def held_by(worker: str) -> Call[list[HeldJob]]:
     """Return the jobs that a worker holds, for one that has forgotten its tokens."""
     return rows(HeldJob, "held_by", worker=worker)
+
+
+def peek(
+    *,
+    agents: Sequence[str] | None = None,
+    kinds: Sequence[str] | None = None,
+    capabilities: Sequence[str] = (),
+    limit: int = 1,
+    job_ids: Sequence[int] | None = None,
+) -> Call[list[int]]:
+    """Return ids of jobs that ``claim`` would take now, the most urgent first; nothing is taken.
+
+    Each could be claimed by itself; of several that share a limit, as many as it leaves room for.
+    Raises ``NotAllowed`` when the login's policy admits none of the agents or kinds.
+    """
+    return column(
+        "peek",
+        agents=None if agents is None else list(agents),
+        kinds=None if kinds is None else list(kinds),
+        capabilities=list(capabilities),
+        limit=limit,
+        job_ids=None if job_ids is None else list(job_ids),
+    )

@@ -355,6 +355,7 @@ class Queue:
     register_worker = _calls.method(_workers.register_worker)
     see_worker = _calls.method(_workers.see_worker)
     held_by = _calls.method(_workers.held_by)
+    peek = _calls.method(_workers.peek)
 
     # --- inspect ---------------------------------------------------------------------------
 

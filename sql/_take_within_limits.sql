@@ -19,11 +19,7 @@ as $$
 declare
     v_taken bigint[]  := '{}';
     v_more  bigint[];
-    v_open  integer[] := array(
-        select id
-        from unnest(p_lanes) as id
-        where id not in (select lane_id from _room(p_lanes) where room <= 0)
-    );
+    v_open  integer[] := _with_room(p_lanes);
     v_lane  integer;
 begin
     while cardinality(v_taken) < p_limit loop

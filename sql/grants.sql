@@ -73,6 +73,9 @@ to moonmind_worker;
 
 grant execute on function moonmind_queue.reclaim(integer) to moonmind_worker, moonmind_operator;
 
+grant execute on function moonmind_queue.peek(text[], text[], text[], integer, bigint[])
+to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
+
 grant execute on function
     moonmind_queue.cancel(bigint, text),
     moonmind_queue.retry(bigint),

@@ -38,9 +38,7 @@ begin
     end if;
     v_lanes := _open_lanes(p_agents, p_kinds, p_capabilities, _policy());
     if exists (select from run_limit) then
-        v_lanes := array(
-            select id from unnest(v_lanes) as id where id not in (select lane_id from _room(v_lanes) where room <= 0)
-        );
+        v_lanes := _with_room(v_lanes);
     end if;
     if exists (
         select from unnest(v_lanes) as lane (id)

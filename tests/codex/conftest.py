@@ -139,13 +139,15 @@ class Bench:
         silence: float = 60,
         limit: int = LIMIT,
         sandbox: Any = "workspace-write",
+        steering: str = "",
     ) -> Ended:
-        """Run a job to its end against a scripted model."""
+        """Run a job to its end against a scripted model; ``steering`` is the worker's AGENTS.md."""
         context = context or Recorder()
         with ModelServer(script) as model:
             home = make_codex_home(
                 self.folder / f"codex-{uuid.uuid4().hex}", model.base_url, bundled_codex_path()
             )
+            (home / "AGENTS.md").write_text(steering)
             executor = CodexExec(
                 Codex(
                     environ=self.environ | {"CODEX_HOME": str(home)},

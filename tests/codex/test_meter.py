@@ -49,6 +49,25 @@ def test_a_run_tells_what_it_uses_before_it_ends(bench: Any, recorder: Any) -> N
     assert (last[2].input, last[2].output) == (usage["input_tokens"], usage["output_tokens"])
 
 
+def test_what_people_say_is_counted_too(bench: Any, recorder: Any) -> None:
+    """Another turn of the same thread: its counters go on, and what is told last is all of it."""
+    told: list[int] = []
+
+    def script(_: Any) -> Any:
+        told.append(len(recorder.counted))
+        if len(told) == 1:
+            recorder.said.append("And the tests?")
+        return [[say("Done.")], [say("They pass.")]]
+
+    ended = bench.run(script, context=recorder)
+
+    threads = {each[0] for each in recorder.counted}
+    first, last = recorder.counted[0][2], recorder.counted[-1][2]
+    assert len(told) == 2
+    assert threads == {ended.result["thread_id"]}
+    assert 0 < first.input < last.input == ended.result["usage"]["input_tokens"]
+
+
 def test_a_run_that_fails_has_told_what_it_used(bench: Any) -> None:
     """Codex prints no counters of a turn that failed; its file has them."""
     ended = bench.run([[shell("true")], [http_error(500)]])

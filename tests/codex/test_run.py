@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from codex_cli_bin import bundled_codex_path
+from conftest import GIT
 from model_server import (
     FAKE_KEY,
     Answer,
@@ -112,6 +113,27 @@ def test_instruction_of_any_kind(bench: Any) -> None:
     ended = bench.run(script, {"instruction": instruction})
     assert ended.result["status"] == "succeeded"
     assert instruction in seen[0]
+
+
+def test_steering_files_of_any_size(bench: Any, demo: Path) -> None:
+    """What AGENTS.md says, the worker's and the repository's, reaches the model whole."""
+    whole = "é" * 100_000
+    (demo.parent / "source" / "AGENTS.md").write_text(f"ours {whole} to the end")
+    for command in (
+        ["add", "-A"],
+        ["commit", "-qm", "steer"],
+        ["push", "-q", demo / "demo.git", "trunk"],
+    ):
+        subprocess.run([*GIT, *command], cwd=demo.parent / "source", check=True)
+    seen: list[str] = []
+
+    def script(body: dict[str, Any]) -> Any:
+        seen.append(json.dumps(body, ensure_ascii=False))
+        return [[say("Read.")]]
+
+    bench.run(script, steering=f"theirs {whole} to the end")
+    assert f"ours {whole} to the end" in seen[0]
+    assert f"theirs {whole} to the end" in seen[0]
 
 
 @pytest.mark.parametrize("sandbox", ["workspace-write", "danger-full-access"])
