@@ -76,8 +76,8 @@ def job_from(
     executors.find(kind)  # a misspelt kind would wait for ever
     body = _read_payload(payload, payload_file)
     asked = {"mode": publish} if publish else None
-    given = {"repository": repo, "repoPath": repo_path, "instruction": instruction}
-    given |= {"ref": ref, "publish": asked}
+    where = {"repository": repo, "repoPath": repo_path, "ref": ref}
+    given = {**where, "instruction": instruction, "publish": asked}
     body |= {field: value for field, value in given.items() if value is not None}
     return {"kind": kind, "payload": body, "capabilities": list(capability), **options}
 
