@@ -10,12 +10,14 @@ works in a directory shares the locks of those above it, so that nobody works th
 is above could change what is below.
 
 Nothing here, and nothing in ``local_tree.py``, writes to a directory, removes it or puts it back.
+But Codex, when it is interrupted, leaves the empty directories with which its sandbox hides what is
+not there (``.git``, ``.codex`` and others): these go.
 """
 
 import fcntl
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -97,7 +99,11 @@ class Directories:
         try:
             if self.permit(wanted) != directory or not _is(locks[-1], directory.path):
                 raise Postpone(f"repoPath {wanted} was changed in this instant", after=AGAIN)
-            yield directory
+            before = set(directory.path.iterdir())
+            try:
+                yield directory
+            finally:
+                _sweep(directory.path, before)
         finally:
             for each in locks:
                 os.close(each)
@@ -145,6 +151,15 @@ def _lock(path: Path) -> list[int] | None:
             return None
         raise Fail(f"repoPath {path} cannot be locked: {error.strerror}") from None
     return held
+
+
+def _sweep(path: Path, before: set[Path]) -> None:
+    """Remove what is new, hidden and an empty directory: an agent's work is none of that."""
+    with suppress(OSError):
+        for each in set(path.iterdir()) - before:
+            if each.name.startswith(".") and not each.is_symlink():
+                with suppress(OSError):
+                    each.rmdir()
 
 
 def _is(lock: int, path: Path) -> bool:

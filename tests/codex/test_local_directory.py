@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -511,6 +512,24 @@ def test_the_directory_stays_whatever_happens(
     assert after == before
     assert b"+new\n" in recorder.patch
     assert not bench.left
+
+
+def test_nothing_of_the_sandbox_is_left(bench: Any, site: Path, recorder: Any) -> None:
+    """Codex that is interrupted in a command leaves empty directories; they do not stay."""
+    plain = site.parent / "plain"
+    (plain / ".mine").mkdir(parents=True)
+
+    def stop_when_begun() -> None:
+        eventually((plain / "begun").exists, 60)
+        recorder.stop.set()
+
+    watcher = threading.Thread(target=stop_when_begun)
+    watcher.start()
+    script = [[shell("touch begun; sleep 600")], [say("late")]]
+    ended = bench.run(script, {"repoPath": str(plain)}, context=recorder)
+    watcher.join()
+    assert type(ended.outcome) is Stopped
+    assert sorted(each.name for each in plain.iterdir()) == [".mine", "begun"]
 
 
 # --- one at a time -------------------------------------------------------------------------------
