@@ -13,8 +13,8 @@ test: .venv/ok ## Run the test-suite; args="-k claim" passes arguments to pytest
 mutants: .venv/ok ## Show that the suite notices each of many faults; args="-k token" for some
 	@$(python) tools/mutants.py $(args)
 
-prove: .venv/ok ## Try 20,000 new sequences of calls, 200,000 spellings of secrets, and the plans with 6,000,000 jobs
-	@MOONMIND_PROVE=1 tools/test_unit.sh -n2 --dist=load tests/sql/test_plans.py tests/codex/test_redact.py
+prove: .venv/ok ## Try 20,000 new sequences of calls, 200,000 spellings of secrets, 200 jobs of Codex, and the plans with 6,000,000 jobs
+	@MOONMIND_PROVE=1 tools/test_unit.sh -n2 --dist=load tests/sql/test_plans.py tests/codex/test_redact.py tests/codex/test_day.py
 	@MOONMIND_PROVE=$${MOONMIND_PROVE:-20000} tools/test_unit.sh -v -n$$(getconf _NPROCESSORS_ONLN) --dist=load tests/proof/test_state_machine.py $(args)
 
 bench: .venv/ok ## Measure us, our peers and the bare limit: two hours; WORK=W2-1 PEER=pgqueuer for a cell

@@ -14,7 +14,13 @@ import structlog
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from moonmind_queue._live_log import LiveLog, Piece
-from moonmind_queue.errors import DatabaseUnavailable, InvalidPayload, LeaseLost, QueueError
+from moonmind_queue.errors import (
+    DatabaseError,
+    DatabaseUnavailable,
+    InvalidPayload,
+    LeaseLost,
+    QueueError,
+)
 from moonmind_queue.executors import (
     Block,
     CoolDown,
@@ -34,6 +40,7 @@ Answer = TypeVar("Answer")
 Pool = ConnectionPool[psycopg.Connection[Any]]
 _making = threading.Lock()  # of what few attempts need and any thread may ask for first
 UPLOAD_PATIENCE = 60.0  # seconds for which a lost database does not lose an artifact
+REFUSALS = (0.2, 1.0, 5.0)  # seconds until what the server failed to do, as with a full disk, again
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +299,7 @@ class JobContext:
 
     def _persist(self, what: str, act: Callable[[Queue], Answer]) -> Answer:
         """Do something that must not be lost with a connection, while the lease holds."""
-        patience = time.monotonic() + UPLOAD_PATIENCE
+        patience, pauses = time.monotonic() + UPLOAD_PATIENCE, iter(REFUSALS)
         while True:
             try:
                 with self._queue(10) as queue:
@@ -300,6 +307,9 @@ class JobContext:
             except (DatabaseUnavailable, PoolTimeout) as error:
                 if time.monotonic() > patience or self.stop.wait(1):
                     raise DatabaseUnavailable(f"{what} was not stored: {error}") from error
+            except DatabaseError:
+                if (pause := next(pauses, None)) is None or self.stop.wait(pause):
+                    raise
 
 
 def _write(queue: Queue, artifact: Artifact | None, target: Path) -> bool:

@@ -1,5 +1,6 @@
-"""The views of ``sql/views.sql`` on jobs that come from jobs, as mapped classes."""
+"""The views of ``sql/views.sql`` on how jobs end and what comes from them, as mapped classes."""
 
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy.orm import Mapped, mapped_column
@@ -30,6 +31,21 @@ class JobOrigin(View):
     how: Mapped[str]
     depth: Mapped[int]
     in_words: Mapped[str]
+
+
+class JobOutcome(View):
+    """Of a job that has ended: how, at which stage and why."""
+
+    __tablename__ = "job_outcome"
+
+    job_id: Mapped[BigInt] = mapped_column(primary_key=True)
+    agent: Mapped[str]
+    kind: Mapped[str]
+    state: Mapped[str]
+    outcome: Mapped[str]
+    stage: Mapped[str]
+    reason: Mapped[str]
+    finished_at: Mapped[datetime]
 
 
 class AllowanceOverview(View):

@@ -30,7 +30,7 @@ from sqlalchemy.types import NULLTYPE
 
 from moonmind_queue import _calls, errors
 from moonmind_queue._calls import SCHEMA, Call
-from moonmind_queue._kin_views import AllowanceOverview, JobFollowUp, JobOrigin
+from moonmind_queue._kin_views import AllowanceOverview, JobFollowUp, JobOrigin, JobOutcome
 from moonmind_queue._usage_views import (
     BudgetOverview,
     JobUsage,
@@ -89,6 +89,7 @@ __all__ = [
     "JobLog",
     "JobMessage",
     "JobOrigin",
+    "JobOutcome",
     "JobOverview",
     "JobPublication",
     "JobUsage",

@@ -133,7 +133,8 @@ to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 grant execute on function moonmind_queue.classify_failure(text, text)
 to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 
-grant select on moonmind_queue.job_follow_up, moonmind_queue.job_origin, moonmind_queue.allowance_overview
+grant select on moonmind_queue.job_follow_up, moonmind_queue.job_origin, moonmind_queue.allowance_overview,
+    moonmind_queue.job_outcome
 to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 
 grant execute on function moonmind_queue.set_allowance(text, text[], text[], text[], integer, integer, integer)

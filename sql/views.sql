@@ -513,6 +513,36 @@ from moonmind_queue.publication;
 
 comment on view moonmind_queue.job_publication is 'What jobs did outside of this database, or began to do; order by job_id, begun_at.';
 
+-- What became of a job in three words that can be counted: nothing is stored for it, so jobs of every
+-- kind and age have them.
+create or replace view moonmind_queue.job_outcome as
+select job.id as job_id, job.agent, job.kind, job.state::text as state,
+       case
+           when job.state <> 'succeeded' then job.state::text
+           when job.result #>> '{published,pull_request}' <> '' then 'pull_request'
+           when job.result #>> '{published,branch}' <> '' then 'branch'
+           else coalesce(job.result ->> 'effect', 'succeeded')
+       end as outcome,
+       case
+           when exists (
+               select from moonmind_queue.publication
+               where publication.job_id = job.id and not publication.over
+           ) then 'publish'
+           when job.started_at is null then 'queue'
+           else 'run'
+       end as stage,
+       coalesce(
+           case when job.state = 'succeeded' then job.result ->> 'summary' else job.error end, job.state::text
+       ) as reason,
+       job.finished_at
+from moonmind_queue.job
+where job.state in ('succeeded', 'failed', 'dead_letter', 'cancelled');
+
+comment on view moonmind_queue.job_outcome is 'Of each job that has ended: how, at which stage and why.';
+comment on column moonmind_queue.job_outcome.outcome
+is 'pull_request, branch, changes, no_changes or commands_failed of a codex_exec job that succeeded, else the state.';
+comment on column moonmind_queue.job_outcome.stage is 'The last that it came to: queue, run or publish.';
+
 create or replace view moonmind_queue.job_message as
 select id, job_id, said_at, said_by, content, heard_at
 from moonmind_queue.message;

@@ -41,6 +41,7 @@ MCP_SERVERS = os.environ.get("MOONMIND_TEST_MCP_SERVERS", "")  # the folder wher
 PROGRAMS: dict[str, tuple[str, Callable[[], object]]] = {
     "pooler": ("pgbouncer", lambda: pgbouncer.find()),
     "publishing": ("gh", lambda: shutil.which("gh")),
+    "systemd": ("systemd", lambda: shutil.which("systemd-analyze")),
 }
 
 SERVERS = pytest.StashKey[list[test_server.Server]]()
@@ -102,6 +103,12 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     """Print what was said, each line once."""
     for line in dict.fromkeys(config.stash[NOTES]):
         terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session")
+def systemd() -> str:
+    """The program by which systemd checks units; it needs no systemd that runs."""
+    return str(shutil.which("systemd-analyze"))
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Install Debian's packages of programs that are not there; their services stay off:
 #
-#   tools/debian_packages.sh pgbouncer gh
+#   tools/debian_packages.sh pgbouncer gh systemd
 #
 # For CI, and for whoever wants the tests to run that need them. Wants root.
 set -euo pipefail

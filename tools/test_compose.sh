@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Prove compose.yaml: two workers of the image that is there share the work and stop in order.
+# Prove the image and compose.yaml: it has all that a worker needs, and two workers of it share the
+# work and stop in order.
 #
 # Needs the image (MOONMIND_IMAGE, or moonmind-queue) and `docker compose`; leaves nothing behind.
 set -euo pipefail
@@ -21,6 +22,16 @@ trap finish EXIT
 trap 'exit 130' INT TERM
 
 docker compose up --no-build --detach --quiet-pull --scale worker=2 2>&1 | tail -n 1
+# With a key that nobody asks: what is missing on this machine is missing in the image.
+found=$(docker compose exec -T --index 1 -e CODEX_API_KEY=unused worker moonmind-codex-worker doctor) ||
+    { echo "$found" >&2 && exit 1; }
+for needed in "git +ok +[0-9]" "codex +ok +[0-9]" "codex login +ok +by CODEX_API_KEY" \
+    "codex sandbox +ok +danger-full-access" "gh +ok +/usr/bin/gh" "work folder +ok .* as uid 1000"; do
+    grep -qE "^$needed" <<<"$found" || { echo "no line '$needed' in:" "$found" >&2 && exit 1; }
+done
+docker compose exec -T --index 1 worker sh -c 'codex --version && gh --version && ssh -V' >/dev/null 2>&1
+echo "doctor finds nothing missing in the image, as an ordinary user"
+
 docker compose exec -T --index 1 worker moonmind-queue enqueue noop >/dev/null
 # The others at once: of two idle workers the same one may always be the first to hear of a job.
 query "select moonmind_queue.enqueue('noop') from generate_series(2, $jobs)" >/dev/null

@@ -3092,6 +3092,26 @@ $$;
 
 comment on function moonmind_queue._overspent(bigint) is 'Whether a job has used up its own budget.';
 -- <<<
+-- >>> sql/_pages_read.sql
+-- _pages_read() → how many pages of ready this transaction has looked at, in memory or on disk.
+--
+-- Contract
+--   * What a look costs, without a clock: two looks over the same rows count the same.
+--   * 0 where the server counts nothing (track_counts).
+create or replace function moonmind_queue._pages_read()
+returns bigint
+language sql
+volatile
+as $$
+    select coalesce(
+        pg_catalog.pg_stat_get_xact_blocks_fetched('moonmind_queue.ready'::regclass)
+        + pg_catalog.pg_stat_get_xact_blocks_fetched('moonmind_queue.ready_order_idx'::regclass),
+        0
+    );
+$$;
+
+comment on function moonmind_queue._pages_read() is 'How much of ready was looked at so far.';
+-- <<<
 -- >>> sql/_pause.sql
 -- _pause(agent, cause, reason, until, by) → void
 --
@@ -3887,11 +3907,13 @@ comment on function moonmind_queue._take_back(bigint) is 'End a lease that ran o
 -- _take_onwards(lanes, limit, now) → as _take(), going on where this session's last claim ended.
 --
 -- Contract
---   * Only for claims of many: whoever takes few at a time gets the most urgent ones, always.
---   * Those who do so at once begin one behind the other, each a limit further down: what another
---     is about to take would have to be tried row by row.
+--   * For claims of many, and for all while a full look is dear: where another session keeps dead
+--     rows from being cleaned up, it walks them all. Else whoever takes few gets the most urgent.
 --   * What came below that meanwhile (a late commit, a retry, a higher priority, what another left)
---     is found by a full look: at once when there is too little above, and once a second anyway.
+--     is found by a full look: when there is nothing above, or too little and a look is cheap; else
+--     a second later, or, after a dear one, as much later that looking takes a twentieth of the time.
+--   * Those who take many at once begin one behind the other, each a limit further down: what
+--     another is about to take would have to be tried row by row.
 --   * Where to go on is a setting of the session, and a hint: whoever uses the session next, as
 --     behind a pooler, may follow it, for it holds of the lanes and not of a worker.
 -- Locks     an advisory lock, the place in that order, until the transaction ends; then as _take().
@@ -3901,41 +3923,56 @@ language plpgsql
 set search_path = moonmind_queue, pg_temp
 as $$
 declare
-    c_many      constant integer  := 100;
-    c_places    constant integer  := 16;
-    c_full_look constant interval := interval '1 s';
-    v_hint  jsonb := coalesce(nullif(current_setting('moonmind_queue.floor', true), ''), '{}');
+    c_many    constant integer  := 100;
+    c_places  constant integer  := 16;
+    c_dear    constant integer  := 1000;  -- pages; a session has counted some 10 us for each
+    c_rest    constant interval := interval '0.2 ms';  -- for each of them
+    c_soonest constant interval := interval '1 s';
+    c_latest  constant interval := interval '30 s';
+    v_hint  jsonb   := coalesce(nullif(current_setting('moonmind_queue.floor', true), ''), '{}');
+    v_many  boolean := p_limit >= c_many;
+    v_dear  boolean := coalesce((v_hint ->> 'dear')::boolean, false);
     v_until timestamptz := v_hint ->> 'until';
-    v_floor jsonb := '{}';
-    v_place integer;
+    v_floor jsonb   := '{}';
+    v_place integer := 0;
+    v_full  boolean;  -- whether a look began at the most urgent
+    v_pages bigint  := _pages_read();
     v_taken record;
     v_ids   bigint[];
 begin
-    if p_limit < c_many then
-        return (_take(p_lanes, p_limit, p_now)).job_ids;
-    end if;
-    if v_until > p_now and v_until <= p_now + c_full_look then
+    if v_until > p_now and v_until <= p_now + c_latest and (v_many or v_dear) then
         v_floor := v_hint;
-    else
-        v_until := p_now + c_full_look;
     end if;
-    select place into v_place
-    from generate_series(0, c_places - 1) as place
-    where pg_try_advisory_xact_lock(
-        hashtextextended('moonmind_queue.claim', c_places * coalesce(p_lanes[1], 0)::bigint + place)
-    )
-    limit 1;
-    v_place := coalesce(v_place, c_places);
+    if v_many then
+        select coalesce(min(place), c_places) into v_place
+        from (
+            select place
+            from generate_series(0, c_places - 1) as place
+            where pg_try_advisory_xact_lock(
+                hashtextextended('moonmind_queue.claim', c_places * coalesce(p_lanes[1], 0)::bigint + place)
+            )
+            limit 1
+        ) as free;
+    end if;
     v_taken := _take(p_lanes, p_limit, p_now, v_floor, v_place * p_limit);
     v_ids := v_taken.job_ids;
-    if cardinality(v_ids) < p_limit and (v_place > 0 or v_floor <> '{}') then
+    v_full := v_floor = '{}';
+    if (v_ids = '{}' or cardinality(v_ids) < p_limit and (v_full or not v_dear)) and (v_place > 0 or not v_full) then
         v_ids := v_ids || (_take(p_lanes, p_limit - cardinality(v_ids), p_now)).job_ids;
+        v_full := true;
     end if;
-    -- Too little: whatever comes now is to be found at once.
-    v_hint := case when cardinality(v_ids) = p_limit
-        then v_taken.floor || jsonb_build_object('until', v_until) else '{}' end;
-    if v_hint <> '{}' or v_floor <> '{}' then
+    if v_full then
+        v_pages := _pages_read() - v_pages;
+        v_dear := v_pages > c_dear;
+        v_until := p_now + least(greatest(v_pages * c_rest, c_soonest), c_latest);
+    end if;
+
+    -- Too little: whatever comes now is to be found at once, unless that is dear.
+    if v_dear or v_many and cardinality(v_ids) = p_limit then
+        v_hint := v_taken.floor || jsonb_build_object('until', v_until, 'dear', v_dear);
         perform set_config('moonmind_queue.floor', v_hint::text, false);
+    elsif v_floor <> '{}' then
+        perform set_config('moonmind_queue.floor', '', false);
     end if;
     return v_ids;
 end;
@@ -4601,7 +4638,8 @@ comment on function moonmind_queue.cancel(bigint, text) is 'Cancel a job, or ask
 --     whose required capabilities are all offered, whose dependencies are all met, within the
 --     limits of run_limit and the policy of the login.
 --   * The most urgent first. A claim of 100 or more may be a second late to notice one that came
---     before those of the last claim, or that another claim as large was thought to take.
+--     before those of the last claim, or that another claim as large was thought to take; while a
+--     session keeps dead rows from being cleaned up any claim may be, and up to 30 seconds.
 --   * With job_ids only of these. One that is not claimable now is not returned.
 --   * Each job is claimed, or running at once with start; its attempt is one higher and its token
 --     new. The pair (id, token) is the lease: every write of the holder carries it.
@@ -7950,6 +7988,36 @@ from moonmind_queue.publication;
 
 comment on view moonmind_queue.job_publication is 'What jobs did outside of this database, or began to do; order by job_id, begun_at.';
 
+-- What became of a job in three words that can be counted: nothing is stored for it, so jobs of every
+-- kind and age have them.
+create or replace view moonmind_queue.job_outcome as
+select job.id as job_id, job.agent, job.kind, job.state::text as state,
+       case
+           when job.state <> 'succeeded' then job.state::text
+           when job.result #>> '{published,pull_request}' <> '' then 'pull_request'
+           when job.result #>> '{published,branch}' <> '' then 'branch'
+           else coalesce(job.result ->> 'effect', 'succeeded')
+       end as outcome,
+       case
+           when exists (
+               select from moonmind_queue.publication
+               where publication.job_id = job.id and not publication.over
+           ) then 'publish'
+           when job.started_at is null then 'queue'
+           else 'run'
+       end as stage,
+       coalesce(
+           case when job.state = 'succeeded' then job.result ->> 'summary' else job.error end, job.state::text
+       ) as reason,
+       job.finished_at
+from moonmind_queue.job
+where job.state in ('succeeded', 'failed', 'dead_letter', 'cancelled');
+
+comment on view moonmind_queue.job_outcome is 'Of each job that has ended: how, at which stage and why.';
+comment on column moonmind_queue.job_outcome.outcome
+is 'pull_request, branch, changes, no_changes or commands_failed of a codex_exec job that succeeded, else the state.';
+comment on column moonmind_queue.job_outcome.stage is 'The last that it came to: queue, run or publish.';
+
 create or replace view moonmind_queue.job_message as
 select id, job_id, said_at, said_by, content, heard_at
 from moonmind_queue.message;
@@ -8283,7 +8351,8 @@ to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 grant execute on function moonmind_queue.classify_failure(text, text)
 to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 
-grant select on moonmind_queue.job_follow_up, moonmind_queue.job_origin, moonmind_queue.allowance_overview
+grant select on moonmind_queue.job_follow_up, moonmind_queue.job_origin, moonmind_queue.allowance_overview,
+    moonmind_queue.job_outcome
 to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader;
 
 grant execute on function moonmind_queue.set_allowance(text, text[], text[], text[], integer, integer, integer)

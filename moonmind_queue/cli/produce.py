@@ -19,7 +19,7 @@ _JOB_OPTIONS: tuple[Callable[..., Any], ...] = (
         type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
         help="A file with the payload; - is standard input.",
     ),
-    click.option("--repo", help="codex_exec: owner/repo, https://host/path or git@host:path."),
+    click.option("--repo", help="codex_exec: owner/repo, or an address of https or ssh."),
     click.option(
         "--repo-path",
         metavar="DIR",

@@ -2,8 +2,8 @@
 
 Mirrors of repositories go when nobody has used them for :data:`UNUSED`, and beyond the quota, those
 that were not used for the longest time first; a job that runs has its own links to their files
-and does not notice. Directories of attempts go when their worker is dead. Every worker tidies when
-it starts and after each of its jobs; several may at once.
+and does not notice. Directories of attempts go when their worker is dead, and what still runs in
+them ends. Every worker tidies when it starts and after each of its jobs; several may at once.
 """
 
 import os
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import structlog
 
+from moonmind_queue.codex_worker import strays
 from moonmind_queue.codex_worker.mirror import try_lock
 from moonmind_queue.executors.folder import remove_leftovers, remove_tree
 
@@ -75,6 +76,7 @@ def tidy(workdir: Path, max_gb: float, unused: timedelta = UNUSED) -> None:
     What goes is logged; what cannot be removed as well, and never hurts the job after which it is.
     """
     try:
+        strays.end_all(workdir)
         remove_leftovers(workdir)
         there = mirrors(workdir)
         for cached, reason in _surplus(there, max_gb * GB, unused):

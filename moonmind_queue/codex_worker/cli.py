@@ -5,10 +5,14 @@ Imports what it needs when it runs, so that ``--help`` is instant.
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from moonmind_queue.codex_worker.cache_command import cache
+
+if TYPE_CHECKING:
+    from moonmind_queue.codex_worker.doctor import Finding
 
 _EXAMPLES = """\b
 Examples:
@@ -88,7 +92,7 @@ def main(
 def doctor(as_json: bool) -> None:
     """Check all that a worker needs here; exits with 1 when something is missing.
 
-    Nothing is claimed, and nothing is changed but what a missing work folder needs.
+    Nothing is claimed, and nothing is changed but that the work folder and Codex's home are made.
 
     \b
     Example:
@@ -107,14 +111,19 @@ def doctor(as_json: bool) -> None:
         text = " ".join(redact(each.text).split())
         found.append(asdict(each) | {"text": text})
         if not as_json:  # as they come: some take seconds
-            verdict = click.style("ok   ", "green") if each.ok else click.style("wrong", "red")
-            click.echo(f"{each.check:<14} {verdict}  {text}")
+            click.echo(f"{each.check:<14} {_verdict(each)}  {text}")
     if as_json:
         click.echo(json.dumps(found, indent=2))
     sys.exit(not well)
 
 
 main.add_command(cache)
+
+
+def _verdict(found: "Finding") -> str:
+    if not found.ok:
+        return click.style("wrong", "red")
+    return click.style("warn ", "yellow") if found.warning else click.style("ok   ", "green")
 
 
 def _fail(error: Exception) -> None:

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any, Self
 
 import structlog
 
+from moonmind_queue.codex_worker import versions
 from moonmind_queue.errors import QueueError
 from moonmind_queue.redact import Redactor, environment_secrets, stored_secrets
 from moonmind_queue.settings import SandboxMode, Settings
@@ -98,11 +100,18 @@ class Codex:
             ) from None
 
     def version(self, program: Path) -> str:
-        """Return the version, such as ``0.163.0``."""
+        """Return the version, such as ``0.163.0``; one that is too old is refused."""
         answer = self._ask([str(program), "--version"])
         if answer.returncode:
             raise CodexUnavailable(f"codex --version failed: {self._said(answer)}")
-        return answer.stdout.strip().rpartition(" ")[2]
+        version = answer.stdout.strip().rpartition(" ")[2]
+        if versions.too_old(version):
+            raise CodexUnavailable(
+                f"The 'codex' CLI at '{program}' is {version}, and the oldest that a worker can "
+                f"use is {versions.oldest()}: update it (npm install -g @openai/codex@latest, or "
+                "pip install --upgrade 'moonmind-queue[codex]')."
+            )
+        return version
 
     def check(self) -> None:
         """Raise ``CodexUnavailable`` when Codex is missing, broken or not logged in."""
@@ -110,10 +119,13 @@ class Codex:
         version = self.version(program)
         self.login(program)
         _log.info("codex.found", program=str(program), version=version)
+        if doubt := versions.untried(version):
+            _log.warning("codex.untried", version=version, reason=doubt)
         self.check_sandbox(program)
 
     def login(self, program: Path) -> str:
         """Say how Codex is logged in; raises ``CodexUnavailable`` where it is not."""
+        self._require_home()
         if key := self._key():  # the status knows only of a stored login
             return f"by {', '.join(key)}"
         status = self._ask([str(program), "login", "status"])
@@ -207,6 +219,18 @@ class Codex:
             "LANG": "C.UTF-8",
             "CODEX_HOME": str(self.home),
         }
+
+    def _require_home(self) -> None:
+        """Make the home that Codex would make by itself, were it not told where that is."""
+        home = self.home
+        if not self.environ.get("CODEX_HOME"):
+            with suppress(OSError):
+                home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(home, os.R_OK | os.W_OK | os.X_OK):
+            raise CodexUnavailable(
+                f"'{home}', where Codex keeps its files, is missing or closed to this user: "
+                "make it, or name another in CODEX_HOME."
+            )
 
     def _key(self) -> dict[str, str]:
         """Return the variable that holds the key Codex uses, if it takes one from there."""

@@ -14,9 +14,8 @@ from moonmind_queue.codex_worker.checkout import Changes, Checkout
 from moonmind_queue.codex_worker.git import Git, GitFailed
 from moonmind_queue.codex_worker.journal import Journal
 from moonmind_queue.codex_worker.local_tree import LocalTree
+from moonmind_queue.codex_worker.store import PATCH
 from moonmind_queue.executors import Fail, Retry
-
-PATCH = "patches/changes.patch"
 
 PATIENCE = 120.0  # seconds for the patch, which is wanted also when the run's own time is up
 PATIENCE_STOPPED = 3.0  # a worker that stops has seconds, and the uploads need some

@@ -12,6 +12,7 @@ import psycopg
 
 from moonmind_queue._connection import open_connection
 from moonmind_queue._hearing import NO_LISTENING, listen
+from moonmind_queue.codex_worker import versions
 from moonmind_queue.codex_worker.codex import Codex
 from moonmind_queue.codex_worker.gh import preflight
 from moonmind_queue.codex_worker.git import git_version
@@ -30,6 +31,8 @@ class Finding:
     check: str
     ok: bool
     text: str
+    warning: bool = False
+    """It works, and there is something to know of it."""
 
 
 def examine(environ: Mapping[str, str]) -> Iterator[Finding]:
@@ -46,7 +49,7 @@ def examine(environ: Mapping[str, str]) -> Iterator[Finding]:
     yield _try("notifications", lambda: _notifications(settings))
     yield _try("work folder", lambda: _folder(settings.workdir))
     yield _try("git", lambda: git_version(environ))
-    yield _try("codex", lambda: f"{codex.version(codex.find())} at {codex.find()}")
+    yield _try("codex", lambda: _codex(codex))
     yield _try("codex login", lambda: codex.login(codex.find()))
     yield _try("codex sandbox", lambda: codex.check_sandbox(codex.find()))
     lent = tuple(map(Directory.real, settings.codex_local_dirs))
@@ -54,12 +57,13 @@ def examine(environ: Mapping[str, str]) -> Iterator[Finding]:
         yield _try("local dirs", lambda: f"none lent: {VARIABLE} is empty")
     for each in lent:
         yield _try("local dirs", partial(_lent, each))
-    yield _try("gh", lambda: preflight(environ) or "not needed: no GITHUB_TOKEN")
+    yield _try("gh", lambda: _gh(environ))
 
 
-def _try(check: str, look: Callable[[], str]) -> Finding:
+def _try(check: str, look: Callable[[], str | Finding]) -> Finding:
     try:
-        return Finding(check, ok=True, text=look())
+        found = look()
+        return found if isinstance(found, Finding) else Finding(check, ok=True, text=found)
     except QueueError as error:
         return Finding(check, ok=False, text=str(error))
     except psycopg.Error as error:
@@ -111,3 +115,18 @@ def _folder(workdir: Path) -> str:
         )
     user = os.geteuid()
     return f"{workdir}, {free / 1024**3:.1f} GiB free, as {'root' if user == 0 else f'uid {user}'}"
+
+
+def _codex(codex: Codex) -> Finding:
+    program = codex.find()
+    version = codex.version(program)
+    doubt = versions.untried(version)
+    text = f"{version} at {program}" + (f" ({doubt})" if doubt else "")
+    return Finding("codex", ok=True, text=text, warning=doubt is not None)
+
+
+def _gh(environ: Mapping[str, str]) -> str:
+    if version := preflight(environ):
+        return version
+    there = shutil.which("gh", path=environ.get("PATH") or os.defpath)
+    return f"{there or 'not installed'}, not needed: no GITHUB_TOKEN"

@@ -30,6 +30,10 @@ _KEPT = (
     "SSH_AUTH_SOCK",
     "GIT_SSH_COMMAND",
     "GIT_SSL_CAINFO",
+    # The operator's configuration: addresses that are rewritten, certificates, helpers.
+    "GIT_CONFIG_GLOBAL",
+    "GIT_CONFIG_SYSTEM",
+    "GIT_CONFIG_NOSYSTEM",
     *NETWORK,
 )
 _REMOTE = ("ls-remote", "fetch", "push")  # the commands that talk to another machine

@@ -39,7 +39,7 @@ from moonmind_queue.errors import InvalidPayload
 
 INSTRUCTION_LIMIT = 1_048_576  # characters Codex takes on its standard input
 
-_FORMS = "must be owner/repo, https://<host>/<path>, or git@<host>:<path>"
+_FORMS = "must be owner/repo, https://<host>/<path>, git@<host>:<path> or ssh://git@<host>/<path>"
 _SLUG = re.compile(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+")
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
 _PATH = re.compile(r"[A-Za-z0-9_.~/+@%-]+")
@@ -63,6 +63,8 @@ def _safe_path(path: str) -> bool:
 def _repository(value: str) -> str:
     if value.lower().startswith(("http://", "https://")):
         return _url(value)
+    if value.startswith("ssh://git@"):
+        return _url(value.replace("git@", "", 1)).replace("ssh://", "ssh://git@", 1)
     if value.startswith("git@"):
         host, _, path = value.removeprefix("git@").partition(":")
         if _HOST.fullmatch(host) and _safe_path(path):
@@ -246,7 +248,12 @@ class CodexExecJobPayload(_Part):
         return self._on_github() or ""
 
     def _on_github(self) -> str | None:
-        for before in ("https://github.com/", "git@github.com:", ""):
+        for before in (
+            "https://github.com/",
+            "git@github.com:",
+            "ssh://git@github.com/",
+            "",
+        ):
             path = self.repository.removeprefix(before).removesuffix(".git").strip("/")
             if self.repository.startswith(before) and _SLUG.fullmatch(path):
                 return path

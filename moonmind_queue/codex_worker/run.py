@@ -1,19 +1,12 @@
 """One attempt at a ``codex_exec`` job: check out, let Codex work, keep what it did.
 
 What happened is judged by the difference between base commit and work tree, or between a directory
-of the worker before and after, not by what Codex says of it. What an attempt leaves is attached
-before its outcome reaches the queue, however it ends:
-
-==========================  ================================================================
-``patches/changes.patch``   base commit to work tree; ``git apply`` on the base reproduces it
-``logs/codex_exec.log``     what happened, for people
-``logs/codex_events.jsonl`` Codex's events as it printed them
-``last_message.md``         the agent's last message
-``codex/``                  what the next attempt goes on from (``session.py``)
-==========================  ================================================================
+of the worker before and after, not by what Codex says of it. What an attempt leaves (``store.py``)
+is attached before its outcome reaches the queue, however it ends.
 
 Logs that are too large keep beginning and end, a patch is whole or nothing (``difference.py``). A
-patch that cannot be stored is tried again with the job; a log that cannot is only mentioned.
+patch that cannot be stored is tried again with the job; a log that cannot is only mentioned. What
+is published has its patch stored before, so nothing that cannot be stored after undoes a success.
 """
 
 import hashlib
@@ -28,17 +21,17 @@ import structlog
 from moonmind_queue.codex_worker import difference, publish, session
 from moonmind_queue.codex_worker.checkout import Changes, Checkout
 from moonmind_queue.codex_worker.codex import Codex
-from moonmind_queue.codex_worker.difference import PATCH
 from moonmind_queue.codex_worker.gh import GitHub
 from moonmind_queue.codex_worker.git import Git, GitFailed
-from moonmind_queue.codex_worker.journal import EVENTS, LOG, Journal
+from moonmind_queue.codex_worker.journal import Journal
 from moonmind_queue.codex_worker.local import Directory
 from moonmind_queue.codex_worker.local_tree import LocalTree
 from moonmind_queue.codex_worker.meter import Meter
 from moonmind_queue.codex_worker.payload import INSTRUCTION_LIMIT, CodexExecJobPayload
 from moonmind_queue.codex_worker.publish import Identity, Publisher
-from moonmind_queue.codex_worker.session import ROLLOUT, SESSION, Opening, Session
+from moonmind_queue.codex_worker.session import Opening, Session
 from moonmind_queue.codex_worker.steering import steered
+from moonmind_queue.codex_worker.store import CONTENT_TYPES, MESSAGE, PATCH, store
 from moonmind_queue.codex_worker.talk import Talk
 from moonmind_queue.codex_worker.transcript import Transcript
 from moonmind_queue.codex_worker.workspace import Workspace
@@ -47,16 +40,6 @@ from moonmind_queue.executors import Block, Context, Fail, Outcome, Retry, Stopp
 from moonmind_queue.executors.bounded import BoundedFile
 from moonmind_queue.executors.process import End
 from moonmind_queue.model import ClaimedJob, Step
-
-MESSAGE = "last_message.md"
-CONTENT_TYPES = {
-    PATCH: "text/x-diff",
-    LOG: "text/plain",
-    EVENTS: "application/x-ndjson",
-    MESSAGE: "text/markdown",
-    ROLLOUT: "application/x-ndjson",
-    SESSION: "application/json",  # last: whoever reads it finds the others
-}
 
 ERROR_LIMIT = 2000  # characters
 SAID_LIMIT = 4000  # characters of the agent's last message in a pull request
@@ -218,7 +201,7 @@ class Run:
             return
         if self._facts["patch"].get("redacted"):
             raise Block("the changes hold a secret of this worker: they are not published")
-        self._context.attach(PATCH, changes.patch, CONTENT_TYPES[PATCH])
+        store(self._context, PATCH, changes.patch)
         said = self._journal.shorten(self._message or "", SAID_LIMIT)
         facts = {
             "facts": self._facts,
@@ -378,23 +361,22 @@ class Run:
         self._journal.close()
         self._write_message()
         attached: list[str] = []
-        for name, content_type in CONTENT_TYPES.items():
+        for name in CONTENT_TYPES:
             path = self._workspace.artifacts / name
             if not path.is_file() or not path.stat().st_size:
                 continue
             try:
-                self._context.attach(name, path, content_type)
+                store(self._context, name, path)
                 attached.append(name)
             except LeaseLost:
                 if failure is None:
                     raise
                 break
-            except Exception as refusal:
-                reason = f"{name} could not be stored: {refusal}"
-                _log.warning("codex_exec.artifact_lost", name=name, error=str(refusal))
-                self._facts.setdefault("warnings", []).append(self._journal.shorten(reason))
-                if name == PATCH and failure is None:
-                    failure = Retry(reason)
+            except Outcome as refusal:
+                _log.warning("codex_exec.artifact_lost", error=str(refusal))
+                self._facts.setdefault("warnings", []).append(self._journal.shorten(str(refusal)))
+                if name == PATCH and failure is None and not self._facts.get("published"):
+                    failure = refusal
         error = self._journal.shorten(str(failure), ERROR_LIMIT) if failure else None
         return WorkerExecutionResult(
             status="failed" if failure else "succeeded",

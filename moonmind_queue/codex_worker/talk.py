@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from moonmind_queue.codex_worker import strays
 from moonmind_queue.codex_worker.codex import Codex
 from moonmind_queue.codex_worker.journal import Journal
 from moonmind_queue.codex_worker.payload import CodexOptions
@@ -92,7 +93,7 @@ class Talk:
             stop=self.context.stop,
             timeout=max(0.0, deadline - time.monotonic()),
             silence=silence,
-            markers=self.transcript.markers,
+            markers=lambda: [*self.transcript.markers(), strays.mark(space.path)],
         )
 
 

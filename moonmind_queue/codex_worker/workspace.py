@@ -13,6 +13,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from moonmind_queue.codex_worker import strays
 from moonmind_queue.executors import folder
 
 
@@ -28,6 +29,7 @@ class Workspace:
         """Make a fresh directory; earlier attempts of the job go, with ``keep`` the last stays."""
         path = workdir / str(job) / str(attempt)
         earlier = folder.numbered(path.parent)
+        strays.end(earlier)
         # The latest may be of the same number: a job that was handed back runs again under it.
         kept = earlier.pop() if keep and earlier else None
         for each in earlier:

@@ -51,8 +51,8 @@ class Folder:
         os.close(self.lock)
 
 
-def remove_leftovers(workdir: Path, age: timedelta = LEFTOVER_AGE) -> None:
-    """Remove what workers that died left behind; an attempt that runs somewhere is locked."""
+def leftovers(workdir: Path, age: timedelta) -> Iterator[Path]:
+    """Yield what workers that died left behind, locked; an attempt that runs is locked already."""
     before = time.time() - age.total_seconds()
     for job in numbered(workdir):
         for attempt in numbered(job):
@@ -62,8 +62,17 @@ def remove_leftovers(workdir: Path, age: timedelta = LEFTOVER_AGE) -> None:
                 held = lock(attempt)
             except OSError:
                 continue  # taken, or gone meanwhile
-            remove_tree(attempt)
-            os.close(held)
+            try:
+                yield attempt
+            finally:
+                os.close(held)
+
+
+def remove_leftovers(workdir: Path, age: timedelta = LEFTOVER_AGE) -> None:
+    """Remove what workers that died left behind so long ago."""
+    for attempt in leftovers(workdir, age):
+        remove_tree(attempt)
+    for job in numbered(workdir):
         remove_if_empty(job)
 
 

@@ -5,7 +5,7 @@ payload and result where the agent knows them or did not ask for them.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from datetime import timedelta
@@ -88,12 +88,16 @@ class Jobs:
     def enqueue(self, asked: asking.Enqueue) -> dict[str, Any]:
         """Add a job."""
         executors.find(asked.kind)  # a misspelt kind would wait for ever
-        given = asked.model_dump(exclude={"kind", "payload", "timeout_seconds"})
+        given = asked.model_dump(
+            exclude={"kind", "payload", "timeout_seconds", "on_success", "on_failure"}
+        )
         with self._lend() as queue:
             job = queue.enqueue(
                 asked.kind,
                 asked.payload,
                 timeout=_span(asked.timeout_seconds),
+                on_success=_listed(asked.on_success),
+                on_failure=_listed(asked.on_failure),
                 made_by=self._made_by,
                 **given,
             )
@@ -189,6 +193,19 @@ class Jobs:
             queue.get(job_id)
             with held(queue, job_id, worker, f"job {job_id}") as mine:
                 yield queue, mine
+
+
+def _listed(jobs: Sequence[asking.FollowUp]) -> list[dict[str, Any]]:
+    """Return follow-ups as ``enqueue_many`` takes them; raises ``UnknownKind``."""
+    listed = []
+    for job in jobs:
+        executors.find(job.kind)
+        said = job.model_dump(exclude_unset=True, exclude={"timeout_seconds"})
+        if job.timeout_seconds is not None:
+            said["timeout"] = f"{job.timeout_seconds} seconds"
+        said |= {"on_success": _listed(job.on_success), "on_failure": _listed(job.on_failure)}
+        listed.append(said)
+    return listed
 
 
 def _span(seconds: float | None) -> timedelta | None:

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, AwareDatetime, Field
+from pydantic import AliasChoices, AwareDatetime, Field, WithJsonSchema
 
 from moonmind_queue.mcp.leases import LONGEST_LEASE, Worker
 from moonmind_queue.mcp.tools import Arguments
@@ -27,16 +27,8 @@ LeaseSeconds = Annotated[
 ]
 
 
-class Enqueue(Arguments):
-    """Add a job to the queue; a worker will run it. Answers the job, with its id.
-
-    kind "codex_exec" lets a coding agent work on a git repository: payload {"repository":
-    "owner/repo", "instruction": "what to do", "ref"?: "branch, tag or commit", "publish"?: {"mode":
-    "none" | "branch" | "pr"}}. "shell" runs a program that its worker allows: {"cmd": ["make",
-    "test"]}. "mcp-call" calls a tool of a server that its worker knows: {"server": "time", "tool":
-    "get_current_time", "arguments": {"timezone": "UTC"}}. "noop" waits: {"seconds": 1}. Other kinds
-    may be installed; an unknown one is refused with the list. With queue.get you see how it goes.
-    """
+class _Job(Arguments):
+    """What can be said of a job whenever it is to run."""
 
     kind: str = Field(
         validation_alias=AliasChoices("kind", "type"),
@@ -67,7 +59,6 @@ class Enqueue(Arguments):
     run_at: AwareDatetime | None = Field(
         None, description="Not before this time.", examples=["2026-11-22T08:00:00Z"]
     )
-    after: list[JobId] = Field([], description="Ids of jobs that have to succeed first.")
     max_attempts: int = Field(
         3, ge=1, le=LARGEST_INTEGER, description="After so many failed attempts it is given up."
     )
@@ -80,14 +71,53 @@ class Enqueue(Arguments):
     expires_at: AwareDatetime | None = Field(
         None, description="Cancel it at this time unless it has begun."
     )
-    on_dependency_failure: Literal["wait", "cancel", "run"] = Field(
-        "wait", description="What becomes of it when a job of after ends without success."
-    )
     concurrency_key: str | None = Field(
         None,
         min_length=1,
         max_length=500,
         description="What limits may count: an account, a repository.",
+    )
+
+
+class FollowUp(_Job):
+    """A job that another one lists; a chain is nested."""
+
+    on_success: "FollowUps" = Field([])
+    on_failure: "FollowUps" = Field([])
+
+
+# In the schema a follow-up is just an object: written out, it would say all of this twice more.
+FollowUps = Annotated[
+    list[FollowUp], WithJsonSchema({"type": "array", "items": {"type": "object"}})
+]
+
+
+class Enqueue(_Job):
+    """Add a job to the queue; a worker will run it. Answers the job, with its id.
+
+    kind "codex_exec" lets a coding agent work on a git repository: payload {"repository":
+    "owner/repo", "instruction": "what to do", "ref"?: "branch, tag or commit", "publish"?: {"mode":
+    "none" | "branch" | "pr"}}. "shell" runs a program that its worker allows: {"cmd": ["make",
+    "test"]}. "mcp-call" calls a tool of a server that its worker knows: {"server": "time", "tool":
+    "get_current_time", "arguments": {"timezone": "UTC"}}. "noop" waits: {"seconds": 1}. Other kinds
+    may be installed; an unknown one is refused with the list. With queue.get you see how it goes.
+    """
+
+    after: list[JobId] = Field([], description="Ids of jobs that have to succeed first.")
+    on_dependency_failure: Literal["wait", "cancel", "run"] = Field(
+        "wait", description="What becomes of it when a job of after ends without success."
+    )
+    on_success: FollowUps = Field(
+        [],
+        description="Jobs to add once this one has succeeded: objects with the parameters of this"
+        " tool except after and onDependencyFailure. A chain is nested; five levels, 100 jobs.",
+        examples=[[{"kind": "codex_exec", "payload": {"repository": "acme/site",
+                    "instruction": "Review the last commit."}}]],
+    )  # fmt: skip
+    on_failure: FollowUps = Field(
+        [],
+        description="Jobs to add once this one has failed for good, like onSuccess.",
+        examples=[[{"kind": "noop", "name": "tell Ada", "agent": "mail"}]],
     )
 
 

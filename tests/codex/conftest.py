@@ -279,4 +279,6 @@ def publishing(tmp_path: Path, demo: Path, fresh: str) -> Iterator[Publishing]:
             "GH_CONFIG_DIR": str(github.config),
             "GITHUB_TOKEN": "ghp_" + "A1b2C3d4" * 5,
         }
-        yield Publishing(tmp_path, fresh, queue, demo / "demo.git", github, environ, script)
+        yield Publishing(
+            tmp_path, fresh, queue, demo / "demo.git", github, environ, script, remote.url("")
+        )

@@ -28,6 +28,8 @@ class Publishing:
     github: GitHubServer
     environ: dict[str, str]
     script: list[Any]
+    address: str
+    """Where the folder of the repository is served."""
 
     identity: tuple[str, str] = ("Moonmind", "moonmind@example.org")
 
@@ -36,15 +38,23 @@ class Publishing:
         mode: str = "pr",
         *,
         instruction: str = "Greet people.\n\nIn a file of its own.",
+        repository: str = "acme/demo",
         **more: Any,
     ) -> int:
         """Add a job for the demo repository, which git takes for one on GitHub."""
         payload = {
-            "repository": "acme/demo",
+            "repository": repository,
             "instruction": instruction,
             "publish": {"mode": mode, **more},
         }
         return self.queue.enqueue("codex_exec", payload)
+
+    def configure_git(self, form: str, base: str, more: str = "") -> None:
+        """Let git take addresses of one form for others, by a file that only its variable names."""
+        (self.folder / "home" / ".gitconfig").unlink(missing_ok=True)
+        file = self.folder / "gitconfig"
+        file.write_text(f'[url "{base}"]\n\tinsteadOf = {form}\n{more}')
+        self.environ["GIT_CONFIG_GLOBAL"] = str(file)
 
     @property
     def surroundings(self) -> dict[str, Any]:

@@ -2,11 +2,14 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Bench
@@ -18,6 +21,7 @@ from moonmind_queue.codex_worker.mirror import Mirror, try_lock
 from moonmind_queue.codex_worker.payload import CodexExecJobPayload
 from moonmind_queue.codex_worker.workspace import Workspace
 
+STRAY = ["sleep", "600"]
 COMMAND = [sys.executable, "-c", "from moonmind_queue.codex_worker.cli import main; main()"]
 MEGABYTE = 10**6
 WORK = [
@@ -236,3 +240,47 @@ def test_a_directory_that_cannot_be_read(tmp_path: Path) -> None:
     assert ended.returncode == 1
     [line] = ended.stderr.splitlines()
     assert f"MOONMIND_WORKDIR: cannot read {tmp_path}: " in line
+
+
+@pytest.fixture
+def stray() -> Iterator[Callable[[Path], "subprocess.Popen[bytes]"]]:
+    """Start what a command of Codex is that has lost it: a session of its own, and a TMPDIR."""
+    started = []
+
+    def start(attempt: Path) -> "subprocess.Popen[bytes]":
+        environ = {"TMPDIR": str(attempt / "tmp")}
+        started.append(subprocess.Popen(STRAY, env=environ, start_new_session=True))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.kill()
+        each.wait()
+
+
+def test_what_runs_on_after_its_worker_was_killed_ends(tmp_path: Path, stray: Any) -> None:
+    """When a worker of the machine tidies; what runs in an attempt that is under way is left."""
+    dead, alive = (Workspace.create(tmp_path, job, 1, keep=False) for job in (7, 8))
+    processes = [stray(each.path) for each in (dead, alive)]
+    for each in (dead, alive):
+        os.utime(each.path, (time.time() - 5,) * 2)
+    os.close(dead.lock)
+
+    tidy(tmp_path, 20)
+
+    assert processes[0].wait(10) == -signal.SIGKILL
+    assert processes[1].poll() is None
+    assert dead.path.exists()
+    alive.close(keep=False)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_the_next_attempt_ends_what_runs_on(tmp_path: Path, stray: Any, keep: bool) -> None:
+    """It has the place for itself, whether it begins anew or in the last one's work tree."""
+    dead = Workspace.create(tmp_path, 7, 1, keep=keep)
+    process = stray(dead.path)
+    os.close(dead.lock)
+
+    Workspace.create(tmp_path, 7, 2, keep=keep).close(keep=False)
+
+    assert process.wait(10) == -signal.SIGKILL

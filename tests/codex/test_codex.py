@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import stat
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,10 @@ from codex_cli_bin import bundled_codex_path
 from model_server import FAKE_KEY, make_codex_home
 from structlog.testing import capture_logs
 
+from moonmind_queue.codex_worker import versions
 from moonmind_queue.codex_worker.codex import Codex, CodexUnavailable
 
+PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 NOBODY = "http://127.0.0.1:1/v1"  # nothing is asked of the model here
 
 
@@ -36,6 +40,14 @@ def install(folder: Path, text: str, mode: int = 0o755) -> Path:
     program.write_text(text)
     program.chmod(mode)
     return program
+
+
+def install_version(folder: Path, version: str) -> str:
+    """Put a Codex that says this version into a folder; return the PATH with it."""
+    program = install(
+        folder / "bin", f"#!/bin/sh\n[ $1 != --version ] || echo codex-cli {version}\n"
+    )
+    return f"{program.parent}:/usr/bin:/bin"
 
 
 def test_path_comes_first(tmp_path: Path) -> None:
@@ -96,6 +108,78 @@ def test_shim_gives_way_to_the_binary(tmp_path: Path) -> None:
         modules / "codex-linux-x64" / "vendor" / "x86_64-unknown-linux-musl" / "bin", ""
     )
     assert codex.find() == binary
+
+
+@pytest.mark.parametrize("version", ["0.155.0", "0.133.0", "0.9.9"])
+def test_an_old_codex_is_refused(tmp_path: Path, version: str) -> None:
+    """One that prints and takes other words than a worker knows is no Codex, and it is said why."""
+    path = install_version(tmp_path, version)
+    with pytest.raises(CodexUnavailable) as refusal:
+        make(tmp_path, path=path, CODEX_API_KEY="k" * 30).check()
+    text = str(refusal.value)
+    assert f"is {version}, and the oldest that a worker can use is 0.155.1: update it" in text
+
+
+@pytest.mark.parametrize(
+    ("version", "doubt"),
+    [
+        ("0.155.1", None),
+        ("0.163.0", None),
+        ("0.169.0", None),
+        ("0.169.1", "newer than 0.169.0, the last that was tried"),
+        ("1.0.0-alpha.2", "newer than 0.169.0, the last that was tried"),
+        ("0.0.0", "no release: tried were 0.155.1 to 0.169.0"),
+        ("from-a-branch", "no release: tried were 0.155.1 to 0.169.0"),
+    ],
+)
+def test_a_codex_that_was_not_tried_is_used_with_a_warning(
+    tmp_path: Path, version: str, doubt: str | None
+) -> None:
+    """What is newer, or no release, runs; the log says what is not known of it."""
+    path = install_version(tmp_path, version)
+    with capture_logs() as logs:
+        make(tmp_path, path=path, CODEX_API_KEY="k" * 30).check()
+    warned = [each["reason"] for each in logs if each["event"] == "codex.untried"]
+    assert warned == ([doubt] if doubt else [])
+
+
+def test_the_codex_of_the_tests_is_one_that_was_tried(tmp_path: Path) -> None:
+    """The range is that of the suite: the version it runs on lies in it."""
+    codex = make(tmp_path)
+    assert versions.untried(codex.version(codex.find())) is None
+
+
+def test_the_extra_asks_for_the_oldest() -> None:
+    """``pip install moonmind-queue[codex]`` cannot leave a Codex that is refused."""
+    wanted = re.findall(r'"openai-codex-cli-bin>=(.+?)"', PROJECT.read_text())
+    assert set(wanted) == {versions.oldest()}
+
+
+def test_the_home_is_made_where_codex_makes_it(tmp_path: Path) -> None:
+    """With a key and a fresh account there is none yet, and Codex refuses one that is not there."""
+    environ = {"PATH": os.defpath, "HOME": str(tmp_path), "CODEX_API_KEY": "k" * 30}
+    codex = Codex(environ=environ, program=None, sandbox="workspace-write", model=None, effort=None)
+    codex.check()
+    assert stat.S_IMODE((tmp_path / ".codex").stat().st_mode) == 0o700
+
+
+def test_a_home_that_is_named_and_missing_is_refused(tmp_path: Path) -> None:
+    """It may be a slip of the pen, so it is not made."""
+    with pytest.raises(
+        CodexUnavailable, match=r"/nowhere', where Codex keeps its files, is missing"
+    ):
+        make(tmp_path / "nowhere", CODEX_API_KEY="k" * 30).check()
+
+
+def test_a_home_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    """In words that name it."""
+    (tmp_path / "file").touch()
+    environ = {"PATH": os.defpath, "HOME": str(tmp_path / "file"), "CODEX_API_KEY": "k" * 30}
+    codex = Codex(environ=environ, program=None, sandbox="workspace-write", model=None, effort=None)
+    with pytest.raises(
+        CodexUnavailable, match=r"/file/.codex', where .* name another in CODEX_HOME"
+    ):
+        codex.check()
 
 
 def test_logged_in(tmp_path: Path) -> None:

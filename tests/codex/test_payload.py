@@ -22,6 +22,8 @@ MINIMAL = {"repository": "owner/repo", "instruction": "Mend it."}
         ("https://host/a%20b/c", "https://host/a%20b/c"),
         ("git@github.com:owner/repo.git", "git@github.com:owner/repo.git"),
         ("git@host:/srv/repo.git", "git@host:/srv/repo.git"),
+        ("ssh://git@host/owner/repo.git", "ssh://git@host/owner/repo.git"),
+        ("ssh://git@host:2222/~team/repo", "ssh://git@host:2222/~team/repo"),
     ],
 )
 def test_repository_accepted(repository: str, cloned: str) -> None:
@@ -51,6 +53,12 @@ def test_repository_accepted(repository: str, cloned: str) -> None:
         "git@host:a/../../etc",
         "git@host:a b",
         "ssh://host/repo",
+        "ssh://root@host/repo",
+        "ssh://git@-oProxyCommand=touch/repo",
+        "ssh://git@host/../repo",
+        "ssh://git@host/-u",
+        "ssh://git@host",
+        "ssh://git@host:x/repo",
         "file:///etc",
         "ext::sh -c date",
         "/etc",
@@ -81,6 +89,8 @@ def test_repository_refused(repository: object) -> None:
         "https://user:secret-word@host/a",
         "https://host/a?token=secret-word",
         "https://host/a#secret-word",
+        "ssh://git@git:secret-word@host/a",
+        "ssh://git@host/a?secret-word",
     ],
 )
 def test_credentials_refused(repository: str) -> None:

@@ -43,6 +43,39 @@ def test_a_pull_request_is_opened(publishing: Publishing) -> None:
     assert publishing.github.tokens == {f"token {publishing.environ['GITHUB_TOKEN']}"}
 
 
+@pytest.mark.parametrize("form", ["git@github.com:acme/", "ssh://git@github.com/acme/"])
+def test_ssh_addresses_are_what_the_operators_git_makes_of_them(
+    publishing: Publishing, form: str
+) -> None:
+    """From the checkout to the pull request; here another server, over http."""
+    publishing.configure_git(form, publishing.address)
+    job = publishing.enqueue(repository=f"{form}demo.git")
+    publishing.work()
+
+    done = publishing.queue.get(job)
+    assert done.state == "succeeded", done.error
+    assert publishing.branches() == [done.result["published"]["branch"]]
+    [request] = publishing.github.pull_requests
+    assert request.url == done.result["published"]["pull_request"]
+
+
+def test_a_folder_is_a_remote_only_where_the_operator_allows_it(publishing: Publishing) -> None:
+    """The protocol ``file`` is off until the worker's own configuration of git says otherwise."""
+    form, base = "ssh://git@git.example.org/", f"file://{publishing.bare.parent}/"
+    publishing.configure_git(form, base)
+    job = publishing.enqueue("branch", repository=f"{form}demo.git")
+    publishing.work()
+    assert "transport 'file' not allowed" in str(publishing.queue.get(job).error)
+
+    publishing.configure_git(form, base, '[protocol "file"]\n\tallow = always\n')
+    publishing.queue.retry(job)
+    publishing.work()
+
+    done = publishing.queue.get(job)
+    assert done.state == "succeeded", done.error
+    assert publishing.branches() == [done.result["published"]["branch"]]
+
+
 def test_a_branch_alone_needs_no_github(publishing: Publishing) -> None:
     """Nor is there a pull request."""
     publishing.environ["PATH"] = str(publishing.folder / "bin")

@@ -183,6 +183,35 @@ def test_the_log_that_is_read_along_is_the_one_that_is_stored(bench: Any) -> Non
     assert list(stages) == ["prepare", "execute", "finish"]
 
 
+@pytest.mark.parametrize("folder", [".agents/skills", ".codex/skills"])
+def test_a_skill_of_the_repository_is_there_by_its_name(bench: Any, folder: str) -> None:
+    """An instruction that names one brings it before the agent: there is no kind of its own."""
+    source = bench.folder / "source"  # the demo repository's first clone
+    skill = source / folder / "release" / "SKILL.md"
+    skill.parent.mkdir(parents=True)
+    skill.write_text(
+        "---\nname: release\ndescription: How we release.\n---\nRing the bell first.\n"
+    )
+    git = ["git", "-C", source, "-c", "user.name=Ada", "-c", "user.email=ada@example.org"]
+    for command in (
+        ["add", "-A"],
+        ["commit", "-qm", "skill"],
+        ["push", "-q", bench.folder / "served" / "demo.git", "trunk"],
+    ):
+        subprocess.run([*git, *command], check=True)
+    asked: list[str] = []
+
+    def script(body: dict[str, Any]) -> Any:
+        asked.append(json.dumps(body["input"]))
+        return [[say("Done.")]]
+
+    bench.run(script, {"instruction": "Do $release for 1.2."})
+    assert "Ring the bell first." in asked[0]
+    asked.clear()
+    bench.run(script, {"instruction": "Do nothing."})
+    assert "Ring the bell first." not in asked[0]
+
+
 def test_home_is_writable_for_commands(bench: Any) -> None:
     """Commands have a HOME and a TMPDIR they may write, and neither is the worker's."""
     command = 'touch "$HOME/a" "$TMPDIR/b" && case $HOME in */work/7/1/*) echo its own;; esac'

@@ -403,6 +403,25 @@ def test_doctor_finds_what_is_wrong(station: Station) -> None:
     assert "a-token-of-nobody" not in ended.stdout
 
 
+@pytest.mark.parametrize(
+    ("version", "status", "said"),
+    [
+        ("0.154.9", 1, "codex          wrong  The 'codex' CLI at '"),
+        ("9.9.9", 0, "codex          warn   9.9.9 at /"),
+    ],
+)
+def test_doctor_knows_the_versions_of_codex(
+    logged_in: Station, version: str, status: int, said: str
+) -> None:
+    """One that is too old is wrong; of one that nobody has tried it only warns."""
+    codex = logged_in.folder / "codex-of-another-time"
+    codex.write_text(f"#!/bin/sh\n[ $1 != --version ] || echo codex-cli {version}\n")
+    codex.chmod(0o755)
+    ended = logged_in.run("doctor", MOONMIND_CODEX=str(codex))
+    assert said in ended.stdout
+    assert ended.returncode == status
+
+
 def test_a_work_folder_that_cannot_be_written_is_found(station: Station) -> None:
     """With the setting that names another."""
     blocked = station.folder / "file"

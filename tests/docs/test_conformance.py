@@ -36,6 +36,14 @@ def test_the_count_is_right():
     assert f"Proven: {proven} of {sum(SECTIONS.values())}." in TEXT
 
 
+def test_a_row_without_a_test_says_why():
+    """None is open in silence."""
+    cells = re.findall(r"^\| [A-Z]\d\d \|.*\| (.+?) \|$", TEXT, re.M)
+
+    assert len(cells) == sum(SECTIONS.values())
+    assert all("`tests/" in cell or re.match("open: .{20}", cell) for cell in cells)
+
+
 def test_every_known_fault_has_a_test_or_says_what_is_missing():
     """No row is missing, and none has neither."""
     rows = re.findall(r"^\| B-(\d\d) \|.*\| (.*?) \| (.*?)\|$", FAULTS, re.M)

@@ -26,6 +26,20 @@ def test_an_agent_is_held_to_the_generations_of_its_login(own, connected):
     assert "admits 1 generations of jobs made by jobs" in message
 
 
+def test_what_may_follow_counts_within_the_allowance_of_its_login(own, connected):
+    """A job is refused with all that it may bring, for that is never refused later."""
+    connected.set_allowance(connected.connection.info.user, max_open=2, kinds=["noop"])
+    peer = own.peer("queue")
+    noop = {"kind": "noop"}
+
+    code, message = peer.refused("queue.enqueue", **noop, onSuccess=[noop], onFailure=[noop, noop])
+    assert code == "job_not_authorized"
+    assert "admits 2 open jobs; with these and all that may follow it would have 3" in message
+    shell = {"kind": "shell", "payload": {"cmd": ["true"]}}
+    assert peer.refused("queue.enqueue", **noop, onFailure=[shell])[0] == "job_not_authorized"
+    peer.call("queue.enqueue", **noop, onSuccess=[noop])
+
+
 def test_a_server_does_not_start_with_a_job_that_is_no_number(own, tmp_path):
     """The error names the variable."""
     log = tmp_path / "log"

@@ -98,6 +98,56 @@ def test_a_job_is_added_with_all_that_can_be_said_of_it(jobs, database, agent):
     assert job["state"] == "waiting"
 
 
+def test_what_is_to_follow_is_added_with_the_job(jobs, database, agent):
+    """On success and on failure, nested, with all that can be said of a job."""
+    last = {"type": "noop", "agent": agent, "payload": {"seconds": 3}}
+    review = {"kind": "noop", "agent": agent, "name": "review", "timeoutSeconds": 90.5,
+              "priority": 2, "runAt": "2021-02-03T04:05:06+02:00", "onSuccess": [last]}  # fmt: skip
+    job = jobs.call("queue.enqueue", kind="noop", agent=agent, onSuccess=[review],
+                    onFailure=[{"kind": "noop", "agent": agent, "name": "tell Ada"}])  # fmt: skip
+
+    for name in (None, "review", None):
+        claimed = jobs.call("queue.claim", worker="w", agents=[agent])["job"]
+        assert claimed["name"] == name
+        jobs.call("queue.complete", jobId=claimed["id"], worker="w")
+
+    assert claimed["payload"] == {"seconds": 3}
+    rows = database.select(
+        "select j.name, j.timeout, j.priority, j.run_at from moonmind_queue.job_origin o"
+        " join moonmind_queue.job_overview j on j.id = o.job_id where o.from_job_id = %(job)s",
+        job=job["id"],
+    )
+    assert [tuple(row.values()) for row in rows] == [
+        ("review", timedelta(seconds=90.5), 2, datetime(2021, 2, 3, 2, 5, 6, tzinfo=UTC))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("listed", "code", "told"),
+    [
+        ([{"payload": {}}], ErrorCode.INVALID_TOOL_ARGUMENTS, "onSuccess.0.kind: is missing"),
+        (
+            [{"kind": "noop", "onFailure": [{"kind": "noop", "after": [1]}]}],
+            ErrorCode.INVALID_TOOL_ARGUMENTS,
+            "onSuccess.0.onFailure.0.after: is not a parameter",
+        ),
+        ([{"kind": "nope"}], ErrorCode.INVALID_QUEUE_PAYLOAD, "unknown kind 'nope'"),
+        (
+            [{"kind": "noop", "payload": {"seconds": "long"}}],
+            ErrorCode.INVALID_QUEUE_PAYLOAD,
+            "seconds",
+        ),
+    ],
+)
+def test_what_cannot_follow_makes_no_job(jobs, database, listed, code, told):
+    """It is refused with the job, by its place, and not when its time has come."""
+    before = database.count_jobs()
+
+    assert (refused := jobs.refused("queue.enqueue", kind="noop", onSuccess=listed))[0] == code
+    assert told in refused[1]
+    assert database.count_jobs() == before
+
+
 def test_a_key_is_enqueued_once(jobs, agent):
     """The second job with it is the first."""
     one, two = (jobs.call("queue.enqueue", kind="noop", key=agent, agent=agent) for _ in range(2))

@@ -105,3 +105,56 @@ def test_dead_rows_cost_a_claim_nothing(here, session):
     claimed(here, 100)
 
     assert pages() < 1.2 * first
+
+
+@pytest.fixture
+def dear(queue, db):
+    """Make a full look dear: rows that are gone and cannot be cleaned up stand before all jobs."""
+    queue.enqueue("k")
+    [job] = queue.claim("w")
+    db.execute(
+        "insert into moonmind_queue.ready (lane_id, rank, job_id)"
+        " select lane_id, rank - 10^12::bigint, number"
+        " from moonmind_queue.job, generate_series(1, 150000) as number"
+    )
+    db.execute("delete from moonmind_queue.ready")
+    queue.complete(job)
+
+
+def test_where_a_look_is_dear_few_go_on_too_for_a_while(queue, clock, dear, urgent):
+    """Not for longer than half a minute."""
+    jobs = queue.enqueue_many([{"kind": "k"}] * 9)
+    assert claimed(queue, 1) == jobs[:1]
+    more = urgent()
+    assert claimed(queue, 2) == jobs[1:3]
+
+    clock.advance(30 * SECOND)
+
+    assert claimed(queue, 2) == [more, jobs[3]]
+
+
+def test_where_a_look_is_dear_too_little_is_enough_and_nothing_is_not(queue, dear, urgent):
+    """Whoever finds some takes these; whoever finds none looks at everything."""
+    jobs = queue.enqueue_many([{"kind": "k"}] * 3)
+    assert claimed(queue, 1) == jobs[:1]
+    more = urgent()
+
+    assert claimed(queue, 9) == jobs[1:]
+    assert claimed(queue, 9) == [more]
+    assert claimed(queue, 9) == []
+
+
+def test_a_dear_look_is_forgotten_when_one_is_cheap_again(queue, db, clock, dear, urgent):
+    """As soon as somebody has cleaned up, the most urgent comes first."""
+    jobs = queue.enqueue_many([{"kind": "k"}] * 5)
+    assert claimed(queue, 1) == jobs[:1]
+    db.execute("truncate moonmind_queue.ready")
+    db.execute(
+        "insert into moonmind_queue.ready (lane_id, rank, job_id)"
+        " select lane_id, rank, id from moonmind_queue.job where state = 'queued'"
+    )
+    clock.advance(30 * SECOND)
+    assert claimed(queue, 1) == jobs[1:2]
+    more = urgent()
+
+    assert claimed(queue, 1) == [more]

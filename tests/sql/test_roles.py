@@ -20,8 +20,8 @@ VIEWS = {
     "queued_job", "kind_rule", "role_overview", "retention_overview",
     "agentmux_task", "agentmux_event", "agentmux_dag", "agentmux_member",
     "job_publication", "failure_overview", "job_follow_up", "job_origin", "allowance_overview",
-    "job_message", "job_usage", "usage_overview", "usage_by_repository", "usage_by_model",
-    "usage_by_agent", "usage_by_day", "price_overview", "budget_overview",
+    "job_message", "job_outcome", "job_usage", "usage_overview", "usage_by_repository",
+    "usage_by_model", "usage_by_agent", "usage_by_day", "price_overview", "budget_overview",
 }  # fmt: skip
 
 
