@@ -10,7 +10,6 @@ import stat
 from pathlib import Path
 
 NAMES = ("AGENTS.override.md", "AGENTS.md")  # the first that a directory has
-MOST = 32 * 1024  # bytes of all together, as Codex reads
 
 
 def steered(instruction: str, top: Path, folder: Path, most: int) -> str:
@@ -18,17 +17,17 @@ def steered(instruction: str, top: Path, folder: Path, most: int) -> str:
 
     The whole has at most ``most`` characters; of the files as much is left out as is needed.
     """
-    told, room = [], min(MOST, most - len(instruction))
+    told, room = [], most - len(instruction)
     between = [each for each in (folder, *folder.parents) if each.is_relative_to(top)]
     for each in reversed(between):
-        text = _read(each, top)[: max(0, room - 200)].strip()
+        text = _read(each, top, most)[: max(0, room - 200)].strip()
         room -= len(text) + 200
         if text:
             told.append(f"{each / 'AGENTS.md'} says:\n\n<INSTRUCTIONS>\n{text}\n</INSTRUCTIONS>\n")
     return "\n".join([*told, "---", instruction]) if told else instruction
 
 
-def _read(folder: Path, top: Path) -> str:
+def _read(folder: Path, top: Path, most: int) -> str:
     """Return what the file of a directory says; a link must not lead out of the project."""
     for name in NAMES:
         try:
@@ -36,7 +35,7 @@ def _read(folder: Path, top: Path) -> str:
             if not file.is_relative_to(top.resolve()) or not stat.S_ISREG(file.stat().st_mode):
                 continue
             with file.open("rb") as content:
-                text = content.read(MOST).decode(errors="replace").replace("\0", "")
+                text = content.read(4 * most).decode(errors="replace").replace("\0", "")
         except (OSError, RuntimeError):  # there is none, it cannot be read, or links in a circle
             continue
         if text.strip():
