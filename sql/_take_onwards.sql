@@ -19,10 +19,12 @@ as $$
 declare
     c_many    constant integer  := 100;
     c_places  constant integer  := 16;
-    c_dear    constant integer  := 1000;  -- pages; a session has counted some 10 us for each
+    c_dear    constant integer  := 1000;  -- pages, of some 10 us each
     c_rest    constant interval := interval '0.2 ms';  -- for each of them
     c_soonest constant interval := interval '1 s';
     c_latest  constant interval := interval '30 s';
+    c_ready   constant oid      := 'ready'::regclass;
+    c_order   constant oid      := 'ready_order_idx'::regclass;
     v_hint  jsonb   := coalesce(nullif(current_setting('moonmind_queue.floor', true), ''), '{}');
     v_many  boolean := p_limit >= c_many;
     v_dear  boolean := coalesce((v_hint ->> 'dear')::boolean, false);
@@ -30,7 +32,7 @@ declare
     v_floor jsonb   := '{}';
     v_place integer := 0;
     v_full  boolean;  -- whether a look began at the most urgent
-    v_pages bigint  := _pages_read();
+    v_pages bigint  := pg_stat_get_xact_blocks_fetched(c_ready) + pg_stat_get_xact_blocks_fetched(c_order);  -- of ready in this transaction, in memory or on disk
     v_taken record;
     v_ids   bigint[];
 begin
@@ -56,7 +58,7 @@ begin
         v_full := true;
     end if;
     if v_full then
-        v_pages := _pages_read() - v_pages;
+        v_pages := pg_stat_get_xact_blocks_fetched(c_ready) + pg_stat_get_xact_blocks_fetched(c_order) - v_pages;
         v_dear := v_pages > c_dear;
         v_until := p_now + least(greatest(v_pages * c_rest, c_soonest), c_latest);
     end if;
