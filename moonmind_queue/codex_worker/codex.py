@@ -232,6 +232,12 @@ class Codex:
                 "make it, or name another in CODEX_HOME."
             )
 
+    @property
+    def steering_bytes(self) -> int:
+        """How much of a project's AGENTS.md is to be told, as Codex's configuration has it."""
+        most = self._config().get("project_doc_max_bytes", STEERING_BYTES)
+        return most if isinstance(most, int) else STEERING_BYTES
+
     def _key(self) -> dict[str, str]:
         """Return the variable that holds the key Codex uses, if it takes one from there."""
         config = self._config()

@@ -238,7 +238,8 @@ class Run:
     def _begin(self, git: Git, checkout: Checkout | LocalTree) -> Opening:
         """Return what to say to the agent, and the thread to resume: the last attempt's, if any."""
         folder, top, *_ = *checkout.roots, *checkout.roots
-        instruction = steered(self._payload.instruction, top, folder, INSTRUCTION_LIMIT)
+        room = min(self._codex.steering_bytes, INSTRUCTION_LIMIT - len(self._payload.instruction))
+        instruction = steered(self._payload.instruction, top, folder, room)
         earlier = Session.earlier(self._context, self._workspace.path)
         if earlier is None or not checkout.continues(earlier.base):
             return Opening(instruction)

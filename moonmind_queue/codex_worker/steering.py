@@ -12,16 +12,16 @@ from pathlib import Path
 NAMES = ("AGENTS.override.md", "AGENTS.md")  # the first that a directory has
 
 
-def steered(instruction: str, top: Path, folder: Path, most: int) -> str:
+def steered(instruction: str, top: Path, folder: Path, room: int) -> str:
     """Put what the files from ``top`` down to ``folder`` say before an instruction.
 
-    The whole has at most ``most`` characters; of the files as much is left out as is needed.
+    Of the files as much is left out as ``room``, in bytes, leaves none for.
     """
-    told, room = [], most - len(instruction)
+    told: list[str] = []
     between = [each for each in (folder, *folder.parents) if each.is_relative_to(top)]
     for each in reversed(between):
-        text = _read(each, top, most)[: max(0, room - 200)].strip()
-        room -= len(text) + 200
+        text = _read(each, top, max(0, room - 200)).strip()
+        room -= len(text.encode()) + 200
         if text:
             told.append(f"{each / 'AGENTS.md'} says:\n\n<INSTRUCTIONS>\n{text}\n</INSTRUCTIONS>\n")
     return "\n".join([*told, "---", instruction]) if told else instruction
@@ -35,7 +35,7 @@ def _read(folder: Path, top: Path, most: int) -> str:
             if not file.is_relative_to(top.resolve()) or not stat.S_ISREG(file.stat().st_mode):
                 continue
             with file.open("rb") as content:
-                text = content.read(4 * most).decode(errors="replace").replace("\0", "")
+                text = content.read(most).decode(errors="ignore").replace("\0", "")
         except (OSError, RuntimeError):  # there is none, it cannot be read, or links in a circle
             continue
         if text.strip():
