@@ -21,7 +21,16 @@ from moonmind_queue.errors import (
     LeaseLost,
     QueueError,
 )
-from moonmind_queue.executors import Block, CoolDown, Fail, Retry, Runner, Stopped, Unfit
+from moonmind_queue.executors import (
+    Block,
+    CoolDown,
+    Fail,
+    Postpone,
+    Retry,
+    Runner,
+    Stopped,
+    Unfit,
+)
 from moonmind_queue.model import Artifact, ClaimedJob, Overspent, Step, Tokens
 from moonmind_queue.queue import Queue
 
@@ -142,6 +151,8 @@ class Attempt:
             return Ending("block", reason=str(error), source=error.source, unfit=unfit)
         except Retry as error:
             return Ending("retry", reason=str(error), after=error.after, source=error.source)
+        except Postpone as error:
+            return Ending("stopped", reason=str(error), after=error.after)
         except CoolDown as error:
             return Ending("cool_down", reason=str(error), after=error.lasting)
         except LeaseLost as error:

@@ -126,7 +126,7 @@ class Reporter:
                 until = queue.cool_down(job, ending.after, ending.reason)
                 log.warning("agent.cooling_down", agent=job.agent, until=until.isoformat())
             elif ending.verdict == "stopped":
-                queue.release(job, ending.reason)
+                queue.release(job, ending.reason, rest=ending.after)
                 log.info("job.released", job=job.id)
             else:
                 state = queue.fail(

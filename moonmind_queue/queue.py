@@ -147,9 +147,11 @@ class Queue:
             )
         )
 
-    def release(self, job: ClaimedJob, reason: str | None = None) -> None:
-        """Hand the job back unharmed; the attempt does not count."""
-        self._value("release", job_id=job.id, token=job.token, reason=storable(reason))
+    def release(
+        self, job: ClaimedJob, reason: str | None = None, *, rest: timedelta | None = None
+    ) -> None:
+        """Hand the job back unharmed, until after a ``rest``; the attempt does not count."""
+        self._value("release", job_id=job.id, token=job.token, reason=storable(reason), rest=rest)
 
     def cool_down(self, job: ClaimedJob, lasting: timedelta, reason: str | None = None) -> datetime:
         """Hand the job back and let all workers of its agent rest: its account is used up.

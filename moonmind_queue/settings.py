@@ -52,6 +52,13 @@ def _program(value: str) -> str:
     return value
 
 
+def _directory(path: Path) -> Path:
+    path = path.expanduser()
+    if not path.is_absolute() or "\0" in str(path):
+        raise ValueError("must be the absolute path of a directory")
+    return path
+
+
 def _pattern(value: str) -> str:
     try:
         re.compile(value, re.ASCII)
@@ -130,6 +137,19 @@ class ShellProgram(BaseModel):
     more: Pattern | None = None
 
 
+class LocalDirectory(BaseModel):
+    """A directory of the worker in which jobs may let Codex work: an entry of
+    ``MOONMIND_CODEX_LOCAL_DIRS``.
+
+    What is below it may be named as well. With ``read_only`` the agent may look and not write.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: Annotated[Path, AfterValidator(_directory)]
+    read_only: bool = False
+
+
 class Settings(DiskSettings, FileSettings, DatabaseSettings):
     """The settings of a worker."""
 
@@ -169,6 +189,11 @@ class Settings(DiskSettings, FileSettings, DatabaseSettings):
         ),
     )
     codex_sandbox_mode: SandboxMode = Field("workspace-write", alias="MOONMIND_CODEX_SANDBOX_MODE")
+    codex_local_dirs: Annotated[tuple[LocalDirectory, ...], NoDecode] = Field(
+        (), alias="MOONMIND_CODEX_LOCAL_DIRS"
+    )
+    """A JSON list of the directories that jobs may name as repoPath; an entry that is only a path
+    stands for one that may be written."""
     git_user_name: str = Field("moonmind-queue", alias="MOONMIND_GIT_USER_NAME")
     """Who the author of published commits is."""
     git_user_email: str = Field("moonmind-queue@localhost", alias="MOONMIND_GIT_USER_EMAIL")
@@ -205,15 +230,13 @@ class Settings(DiskSettings, FileSettings, DatabaseSettings):
 
     @field_validator("shell_allow", mode="before")
     @classmethod
-    def _list(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            try:
-                value = json.loads(value)
-            except ValueError as error:
-                raise ValueError(f'must be a JSON list such as ["git"]: {error}') from None
-        if not isinstance(value, list | tuple):
-            raise ValueError('must be a JSON list such as ["git"]')  # noqa: TRY004 - for pydantic
-        return [{"program": each} if isinstance(each, str) else each for each in value]
+    def _programs(cls, value: Any) -> Any:
+        return _entries(value, "program", '["git"]')
+
+    @field_validator("codex_local_dirs", mode="before")
+    @classmethod
+    def _directories(cls, value: Any) -> Any:
+        return _entries(value, "path", '["/srv/site"]')
 
     @field_validator("worker_id", mode="before")
     @classmethod
@@ -223,10 +246,26 @@ class Settings(DiskSettings, FileSettings, DatabaseSettings):
         return value
 
 
+def _entries(value: Any, key: str, example: str) -> list[Any]:
+    """Read a JSON list; an entry that is only a text stands for an object with that ``key``."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise ValueError(f"must be a JSON list such as {example}: {error}") from None
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"must be a JSON list such as {example}")  # noqa: TRY004 - for pydantic
+    return [{key: each} if isinstance(each, str) else each for each in value]
+
+
 _REASONS = {
     "missing": "is missing",
-    "extra_forbidden": "is not known; there are program, args and more",
-    "model_type": "must be the name of a program, or an object",
+    "extra_forbidden": "is not known; there are {known}",
+    "model_type": "must be {form}, or an object",
+}
+_FORMS = {
+    "MOONMIND_SHELL_ALLOW": ("program, args and more", "the name of a program"),
+    "MOONMIND_CODEX_LOCAL_DIRS": ("path and read_only", "the path of a directory"),
 }
 
 
@@ -239,7 +278,9 @@ def _fault(error: Any) -> str:
             " (for example postgresql://user@host/database)" if variable == "DATABASE_URL" else ""
         )
         return f"{variable} is not set{hint}"
-    reason = _REASONS.get(error["type"]) or error["msg"].removeprefix("Value error, ")
+    known, form = _FORMS.get(variable, ("", "a text"))
+    template = _REASONS.get(error["type"], "")
+    reason = template.format(known=known, form=form) or error["msg"].removeprefix("Value error, ")
     return f"{variable}{place}: {reason[:1].lower()}{reason[1:]}"
 
 

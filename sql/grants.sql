@@ -58,7 +58,7 @@ grant execute on function
     moonmind_queue.complete(bigint, bigint, jsonb),
     moonmind_queue.complete_many(bigint[], bigint[], jsonb[]),
     moonmind_queue.fail(bigint, bigint, text, text, interval, text),
-    moonmind_queue.release(bigint, bigint, text),
+    moonmind_queue.release(bigint, bigint, text, interval),
     moonmind_queue.append_event(bigint, bigint, text, text, text, jsonb),
     moonmind_queue.append_log(bigint, bigint, text, text, text),
     moonmind_queue.put_artifact(bigint, bigint, text, bytea, text, text),

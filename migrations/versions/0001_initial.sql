@@ -6457,16 +6457,22 @@ comment on function moonmind_queue.register_worker(text, text[], text[], text[],
 is 'Record the start of a worker process.';
 -- <<<
 -- >>> sql/release.sql
--- release(job, token, reason) → void; the holder hands the job back unharmed.
+-- release(job, token, reason, rest) → void; the holder hands the job back unharmed.
 --
 -- Contract
 --   * Queued again at its old place; the attempt does not count.
+--   * With a rest it is not claimed before that has passed: what it needs is in use.
 --   * A cancel request that came first wins: cancelled.
 -- Locks     the job, its lease; dependents of a job that is cancelled, in id order.
 -- Notifies  moonmind_queue
 -- Events    released, or cancelled.
--- Errors    MQ001, MQ002, MQ004; 22023 reason above 64 KiB.
-create or replace function moonmind_queue.release(p_job_id bigint, p_token bigint, p_reason text default null)
+-- Errors    MQ001, MQ002, MQ004; 22023 rest not between 0 and a year, reason above 64 KiB.
+create or replace function moonmind_queue.release(
+    p_job_id bigint,
+    p_token  bigint,
+    p_reason text     default null,
+    p_rest   interval default null
+)
 returns void
 language plpgsql
 security definer
@@ -6476,6 +6482,10 @@ declare
     v_lease  constant lease := _lock_lease(p_job_id, p_token);
     v_run_at timestamptz;
 begin
+    if p_rest not between interval '0' and interval '1 year' then
+        raise exception 'a job is handed back for between 0 and a year, not %', p_rest
+            using errcode = 'invalid_parameter_value';
+    end if;
     perform _check_text('reason', p_reason);
     if v_lease.cancel_requested_at is not null then
         perform _end(p_job_id, 'cancelled', v_lease.cancel_reason, 'cancelled', 'warn', v_lease.worker);
@@ -6483,11 +6493,11 @@ begin
     end if;
     update job set attempt = attempt - 1 where id = p_job_id returning run_at into v_run_at;
     perform _log(p_job_id, 'released', p_reason, p_worker => v_lease.worker);
-    perform _queue(p_job_id, v_run_at);
+    perform _queue(p_job_id, greatest(v_run_at, _now() + p_rest));
 end;
 $$;
 
-comment on function moonmind_queue.release(bigint, bigint, text) is 'Hand a leased job back; the attempt does not count.';
+comment on function moonmind_queue.release(bigint, bigint, text, interval) is 'Hand a leased job back; the attempt does not count.';
 -- <<<
 -- >>> sql/remove_schedule.sql
 -- remove_schedule(name) → void; the jobs that it has brought stay.
@@ -8346,7 +8356,7 @@ grant execute on function
     moonmind_queue.complete(bigint, bigint, jsonb),
     moonmind_queue.complete_many(bigint[], bigint[], jsonb[]),
     moonmind_queue.fail(bigint, bigint, text, text, interval, text),
-    moonmind_queue.release(bigint, bigint, text),
+    moonmind_queue.release(bigint, bigint, text, interval),
     moonmind_queue.append_event(bigint, bigint, text, text, text, jsonb),
     moonmind_queue.append_log(bigint, bigint, text, text, text),
     moonmind_queue.put_artifact(bigint, bigint, text, bytea, text, text),

@@ -20,6 +20,11 @@ _JOB_OPTIONS: tuple[Callable[..., Any], ...] = (
         help="A file with the payload; - is standard input.",
     ),
     click.option("--repo", help="codex_exec: owner/repo, or an address of https or ssh."),
+    click.option(
+        "--repo-path",
+        metavar="DIR",
+        help="codex_exec: a directory on the worker, in place of a repository.",
+    ),
     click.option("--instruction", help="codex_exec: what the agent is to do."),
     click.option(
         "--ref", help="codex_exec: branch, tag or commit (default: the remote's default)."
@@ -55,6 +60,7 @@ def job_from(
     payload: str | None,
     payload_file: Path | None,
     repo: str | None,
+    repo_path: str | None,
     instruction: str | None,
     ref: str | None,
     publish: str | None,
@@ -70,7 +76,8 @@ def job_from(
     executors.find(kind)  # a misspelt kind would wait for ever
     body = _read_payload(payload, payload_file)
     asked = {"mode": publish} if publish else None
-    given = {"repository": repo, "instruction": instruction, "ref": ref, "publish": asked}
+    where = {"repository": repo, "repoPath": repo_path, "ref": ref}
+    given = {**where, "instruction": instruction, "publish": asked}
     body |= {field: value for field, value in given.items() if value is not None}
     return {"kind": kind, "payload": body, "capabilities": list(capability), **options}
 

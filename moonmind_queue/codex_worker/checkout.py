@@ -44,6 +44,25 @@ class Changes:
     insertions: int
     deletions: int
 
+    @classmethod
+    def between(
+        cls, git: Git, folder: Path, before: str, after: str, patch: Path, here: Mapping[str, Any]
+    ) -> "Changes":
+        """Write the patch from one tree, or commit, to another; ``here`` is for each call of git.
+
+        What the objects' repository configures is not asked: neither drivers nor renames.
+        """
+        numbers = git(folder, *_DIFF, "--numstat", "-z", before, after, "--", **here)
+        git(folder, *_DIFF, *_PATCH, f"--output={patch}", before, after, "--", **here)
+        counts = [line.split(b"\t", 2) for line in numbers.split(b"\0") if b"\t" in line]
+        return cls(
+            patch=patch,
+            tree=after,
+            files=len(counts),
+            insertions=sum(int(added) for added, _, _ in counts if added != b"-"),
+            deletions=sum(int(gone) for _, gone, _ in counts if gone != b"-"),
+        )
+
     @property
     def size(self) -> int:
         """How many bytes the patch has."""
@@ -61,7 +80,7 @@ class Changes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkout:
-    """A work tree and the commit it began with."""
+    """A work tree and the commit it began with; ``reused`` if it has changes of before."""
 
     workspace: Workspace
     base: str
@@ -82,6 +101,15 @@ class Checkout:
         record.write_text(json.dumps({**wanted, "base": base}))
         return cls(workspace=workspace, base=base, reused=False)
 
+    @property
+    def roots(self) -> tuple[Path, ...]:
+        """What Codex may take for the project: the work tree."""
+        return (self.workspace.repo,)
+
+    def continues(self, base: str) -> bool:
+        """Say whether what an attempt with that base did belongs here."""
+        return self.reused or base == self.base
+
     def compare(self, git: Git, patch: Path) -> Changes:
         """Write the patch from the base commit to the work tree as it is now."""
         space = self.workspace
@@ -91,17 +119,7 @@ class Checkout:
         self._set_nested_aside(git, here)
         git(space.repo, "add", "--all", **here)
         tree = git(space.repo, "write-tree", **here).decode().strip()
-        numbers = git(space.repo, *_DIFF, "--numstat", "-z", self.base, tree, "--", **here)
-        output = f"--output={patch}"
-        git(space.repo, *_DIFF, *_PATCH, output, self.base, tree, "--", **here)
-        counts = [line.split(b"\t", 2) for line in numbers.split(b"\0") if b"\t" in line]
-        return Changes(
-            patch=patch,
-            tree=tree,
-            files=len(counts),
-            insertions=sum(int(added) for added, _, _ in counts if added != b"-"),
-            deletions=sum(int(gone) for _, gone, _ in counts if gone != b"-"),
-        )
+        return Changes.between(git, space.repo, self.base, tree, patch, here)
 
     def restore(self, git: Git, patch: Path) -> str:
         """Return the tree that a patch makes of the base commit, as an earlier attempt did."""

@@ -12,7 +12,7 @@ import subprocess
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
@@ -142,6 +142,10 @@ class Codex:
             raise CodexUnavailable(f"the sandbox is broken: {reason} ({_NO_SANDBOX})")
         return self.sandbox
 
+    def check_read_only(self) -> None:
+        """Raise ``CodexUnavailable`` where an agent cannot be kept from writing."""
+        replace(self, sandbox="read-only").check_sandbox(self.find())
+
     def broken_sandbox(self, program: Path) -> str | None:
         """Say why no command can run in the sandbox; Codex ends well then, having done nothing."""
         if self.sandbox == "danger-full-access":
@@ -167,10 +171,13 @@ class Codex:
         model: str | None,
         effort: str | None,
         thread: str | None = None,
+        *,
+        roots: Sequence[Path] = (),
     ) -> list[str]:
         """Return the command line of one run; what is said to the agent is read from stdin.
 
         A ``thread`` is resumed: in the same sandbox, which ``exec resume`` by itself does not keep.
+        ``roots`` are what Codex may take for the project besides the folder.
         """
         settings = {
             "approval_policy": "never",
@@ -196,6 +203,7 @@ class Codex:
             argv.append(f"--model={model}")
         for name, value in settings.items():
             argv += ["-c", f"{name}={json.dumps(value)}"]  # JSON's scalars are TOML's
+        argv += ["-c", f"projects={_untrusted(folder, *roots)}", "--skip-git-repo-check"]
         argv += ["-C", str(folder)]
         return [*argv, "resume", thread, "-"] if thread else [*argv, "-"]
 
@@ -223,6 +231,12 @@ class Codex:
                 f"'{home}', where Codex keeps its files, is missing or closed to this user: "
                 "make it, or name another in CODEX_HOME."
             )
+
+    @property
+    def steering_bytes(self) -> int:
+        """How much of a project's AGENTS.md is to be told, as Codex's configuration has it."""
+        most = self._config().get("project_doc_max_bytes", STEERING_BYTES)
+        return most if isinstance(most, int) else STEERING_BYTES
 
     def _key(self) -> dict[str, str]:
         """Return the variable that holds the key Codex uses, if it takes one from there."""
@@ -257,6 +271,15 @@ class Codex:
     def _said(self, answer: "subprocess.CompletedProcess[str]") -> str:
         text = answer.stderr.strip() or answer.stdout.strip() or f"exit status {answer.returncode}"
         return " ".join(Redactor(self.secrets()).text(text).split())[:500]
+
+
+def _untrusted(*folders: Path) -> str:
+    """Return the table that has Codex start no program of a project's choice (``steering.py``)."""
+    names = dict.fromkeys(str(name) for each in folders for name in (each, each.resolve()))
+    entries = (
+        f'{json.dumps(name, ensure_ascii=False)}={{trust_level="untrusted"}}' for name in names
+    )
+    return f"{{{','.join(entries)}}}"
 
 
 def _native(program: Path) -> Path:

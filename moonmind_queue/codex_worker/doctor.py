@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -15,6 +16,7 @@ from moonmind_queue.codex_worker import versions
 from moonmind_queue.codex_worker.codex import Codex
 from moonmind_queue.codex_worker.gh import preflight
 from moonmind_queue.codex_worker.git import git_version
+from moonmind_queue.codex_worker.local import VARIABLE, Directory
 from moonmind_queue.errors import QueueError, SettingsError, from_postgres
 from moonmind_queue.migrate import current, require_schema
 from moonmind_queue.settings import Settings
@@ -50,6 +52,11 @@ def examine(environ: Mapping[str, str]) -> Iterator[Finding]:
     yield _try("codex", lambda: _codex(codex))
     yield _try("codex login", lambda: codex.login(codex.find()))
     yield _try("codex sandbox", lambda: codex.check_sandbox(codex.find()))
+    lent = tuple(map(Directory.real, settings.codex_local_dirs))
+    if not lent:
+        yield _try("local dirs", lambda: f"none lent: {VARIABLE} is empty")
+    for each in lent:
+        yield _try("local dirs", partial(_lent, each))
     yield _try("gh", lambda: _gh(environ))
 
 
@@ -85,6 +92,12 @@ def _notifications(settings: Settings) -> str:
         "a transaction pooler stands before the server and passes on none: name the server itself "
         "in MOONMIND_LISTEN_DATABASE_URL, or set it to none"
     )
+
+
+def _lent(directory: Directory) -> str:
+    if fault := directory.fault():
+        raise SettingsError(f"{directory.path} {fault}: mend that, or take it out of {VARIABLE}")
+    return f"{directory.path}, to be {'read' if directory.read_only else 'written'}"
 
 
 def _folder(workdir: Path) -> str:

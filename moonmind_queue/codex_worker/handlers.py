@@ -1,11 +1,12 @@
-"""The kind ``codex_exec``: a repository, an instruction, and what Codex makes of them.
+"""The kind ``codex_exec``: a repository or a directory, an instruction, and what comes of them.
 
 :class:`CodexExec` is what a worker sees; one attempt is a ``Run`` (``run.py``).
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ from moonmind_queue.codex_worker.codex import Codex
 from moonmind_queue.codex_worker.gh import preflight
 from moonmind_queue.codex_worker.git import git_version
 from moonmind_queue.codex_worker.journal import Journal
+from moonmind_queue.codex_worker.local import Directories, Directory
 from moonmind_queue.codex_worker.payload import CodexExecJobPayload
 from moonmind_queue.codex_worker.publish import Identity
 from moonmind_queue.codex_worker.run import Run, WorkerExecutionResult
@@ -22,13 +24,13 @@ from moonmind_queue.errors import InvalidPayload
 from moonmind_queue.executors import Context, Fail, Outcome
 from moonmind_queue.model import ClaimedJob
 from moonmind_queue.redact import Redactor
-from moonmind_queue.settings import Settings
+from moonmind_queue.settings import LocalDirectory, Settings
 
 __all__ = ["CodexExec", "CodexExecJobPayload", "WorkerExecutionResult"]
 
 
 class CodexExec:
-    """Lets Codex work on a checkout and keeps the difference as a patch."""
+    """Lets Codex work on a checkout, or in a directory, and keeps the difference as a patch."""
 
     def __init__(
         self,
@@ -40,8 +42,11 @@ class CodexExec:
         artifact_max_bytes: int,
         identity: Identity,
         cache_max_gb: float,
+        local_dirs: Sequence[LocalDirectory] = (),
     ) -> None:
         self._codex = codex
+        home = Path(codex.environ.get("HOME") or Path.home())
+        self._local = Directories(local_dirs, (codex.home, workdir.absolute()), home)
         self._identity = identity
         self._cache_max_gb = cache_max_gb
         self._workdir = workdir.absolute()
@@ -64,11 +69,14 @@ class CodexExec:
             artifact_max_bytes=settings.artifact_max_bytes,
             identity=Identity(name=settings.git_user_name, email=settings.git_user_email),
             cache_max_gb=settings.cache_max_gb,
+            local_dirs=settings.codex_local_dirs,
         )
 
     def check(self) -> None:
         """Raise when Codex, git or, with a GITHUB_TOKEN, gh is missing, broken or not let in."""
         self._codex.check()
+        if any(each.read_only for each in self._local.lent):
+            self._codex.check_read_only()
         git_version(self._codex.environ)
         preflight(self._codex.environ)
 
@@ -78,6 +86,20 @@ class CodexExec:
             payload = CodexExecJobPayload.parse(job.payload)
         except InvalidPayload as error:
             raise Fail(str(error)) from None
+        if payload.repo_path is None:
+            return self._attempt(job, payload, context, None)
+        with self._local.held(payload.repo_path) as directory:
+            return self._attempt(job, payload, context, directory)
+
+    def _attempt(
+        self,
+        job: ClaimedJob,
+        payload: CodexExecJobPayload,
+        context: Context,
+        directory: Directory | None,
+    ) -> Mapping[str, Any]:
+        read_only = directory is not None and directory.read_only
+        codex = replace(self._codex, sandbox="read-only") if read_only else self._codex
         reuse = payload.workdir_mode == "reuse"
         workspace = Workspace.create(self._workdir, job.id, job.attempt, keep=reuse)
         limit = self._artifact_max_bytes
@@ -86,8 +108,9 @@ class CodexExec:
             redactor = Redactor(self._codex.secrets())
             with closing(Journal(workspace.artifacts, redactor, limit, context)) as journal:
                 run = Run(
-                    *(job, payload, self._codex, workspace, journal, context, limit),
+                    *(job, payload, codex, workspace, journal, context, limit),
                     self._identity,
+                    directory,
                 )
                 return run.execute(self._run_timeout, self._idle_timeout)
         except Outcome as outcome:

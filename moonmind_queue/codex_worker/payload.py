@@ -7,11 +7,12 @@
      "publish": {"mode": "pr", "baseBranch": "main", "draft": false},
      "budget": {"tokens": 2000000, "cost": 1.50}}
 
-Only the first two are required. A key that is not listed is refused by name, so a misspelt one
-cannot go unnoticed. Values end up on the command lines of git, ssh and codex: whatever one of
-these could take for an option, a second command or a credential is refused here. Model and
-effort are passed to Codex as they are; it has names of its own for each release, so there is no
-table of aliases.
+Only the first two are required, and ``repoPath``, a directory on the worker, may stand in place of
+``repository``: which directories a worker lends is its own to say (``local.py``). A key that is not
+listed is refused by name, so a misspelt one cannot go unnoticed. Values end up on the command lines
+of git, ssh and codex: whatever one of these could take for an option, a second command or a
+credential is refused here. Model and effort are passed to Codex as they are; it has names of its
+own for each release, so there is no table of aliases.
 """
 
 import re
@@ -27,6 +28,9 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -41,6 +45,7 @@ _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
 _PATH = re.compile(r"[A-Za-z0-9_.~/+@%-]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\\]")
 _BAD_IN_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//")
+_NONE = object()  # the repository of a payload that has a path
 _BAD_REF_PART = re.compile(r"\.|.*\.lock$")
 
 
@@ -92,6 +97,12 @@ def _url(value: str) -> str:
     ):
         raise _refuse(_FORMS)
     return whole
+
+
+def _absolute(value: str) -> str:
+    if not value.startswith("/") or any(ord(each) < 32 or ord(each) == 127 for each in value):
+        raise _refuse("must be the absolute path of a directory on the worker")
+    return value
 
 
 def _blank_is_none(value: Any) -> Any:
@@ -154,8 +165,14 @@ class Budget(_Part):
 
 
 class CodexExecJobPayload(_Part):
-    """A checked payload of kind ``codex_exec``."""
+    """A checked payload of kind ``codex_exec``; without a repository it has a ``repo_path``."""
 
+    # Before what it rules out: validators see the fields that stand above theirs.
+    repo_path: Annotated[
+        Annotated[str, StringConstraints(min_length=1, max_length=4096), AfterValidator(_absolute)]
+        | None,
+        Field(alias="repoPath"),
+    ] = None
     repository: Annotated[
         str, StringConstraints(min_length=1, max_length=1000), AfterValidator(_repository)
     ]
@@ -184,7 +201,40 @@ class CodexExecJobPayload(_Part):
 
     def stored(self) -> dict[str, Any]:
         """Return the payload as the queue keeps it: trimmed, without what says nothing."""
-        return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        left_out = {"repository"} if self.repo_path else None
+        return self.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=left_out)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_a_directory(cls, given: Any) -> Any:
+        """Let a path stand for the repository; every other field is checked all the same."""
+        if given.get("repoPath") is not None and given.get("repository") is None:
+            return {**given, "repository": _NONE}
+        return given
+
+    @field_validator("repository", mode="wrap")
+    @classmethod
+    def _one_of_both(
+        cls, value: Any, check: ValidatorFunctionWrapHandler, info: ValidationInfo
+    ) -> str:
+        if value is _NONE:
+            return ""
+        if info.data.get("repo_path"):
+            raise _refuse("there is a repoPath already: name one of them")
+        return str(check(value))
+
+    @field_validator("ref", "workdir_mode", "publish")
+    @classmethod
+    def _of_a_clone(cls, value: Any, info: ValidationInfo) -> Any:
+        says = value.mode != "none" if isinstance(value, Publish) else value is not None
+        if says and info.data.get("repo_path"):
+            raise _refuse(
+                "is of no use with a repoPath: the agent works on what is there, as it is"
+                if info.field_name != "publish"
+                else "cannot be done with a repoPath: the changes stay there, and are yours to "
+                "commit"
+            )
+        return value
 
     @model_validator(mode="after")
     def _can_be_published(self) -> Self:
@@ -244,6 +294,8 @@ def _fault(error: Any) -> str:
         return f"{where}: must be one of: {choices}"
     if kind == "string_pattern_mismatch":
         return f"{where}: must be a name, such as Codex lists"
+    if kind == "missing" and where == "repository":
+        return "repository: is required, or a repoPath in its place"
     if kind == "codex_exec":
         return f"{where}: {error['msg']}" if where else str(error["msg"])
     message = _WORDS.get(kind) or error["msg"][:1].lower() + error["msg"][1:]

@@ -1,33 +1,36 @@
 """One attempt at a ``codex_exec`` job: check out, let Codex work, keep what it did.
 
-What happened is judged by the difference between base commit and work tree, not by what Codex
-says of it. What an attempt leaves (``store.py``) is attached before its outcome reaches the queue,
-however it ends.
+What happened is judged by the difference between base commit and work tree, or between a directory
+of the worker before and after, not by what Codex says of it. What an attempt leaves (``store.py``)
+is attached before its outcome reaches the queue, however it ends.
 
-Logs that are too large keep beginning and end. A patch is whole or it is nothing: one that
-exceeds the limit is not stored and fails the job with its size, for the patch is the product. A
+Logs that are too large keep beginning and end, a patch is whole or nothing (``difference.py``). A
 patch that cannot be stored is tried again with the job; a log that cannot is only mentioned. What
 is published has its patch stored before, so nothing that cannot be stored after undoes a success.
 """
 
 import hashlib
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import structlog
 
-from moonmind_queue.codex_worker import publish, session
+from moonmind_queue.codex_worker import difference, publish, session
 from moonmind_queue.codex_worker.checkout import Changes, Checkout
 from moonmind_queue.codex_worker.codex import Codex
 from moonmind_queue.codex_worker.gh import GitHub
 from moonmind_queue.codex_worker.git import Git, GitFailed
 from moonmind_queue.codex_worker.journal import Journal
+from moonmind_queue.codex_worker.local import Directory
+from moonmind_queue.codex_worker.local_tree import LocalTree
 from moonmind_queue.codex_worker.meter import Meter
-from moonmind_queue.codex_worker.payload import CodexExecJobPayload
+from moonmind_queue.codex_worker.payload import INSTRUCTION_LIMIT, CodexExecJobPayload
 from moonmind_queue.codex_worker.publish import Identity, Publisher
 from moonmind_queue.codex_worker.session import Opening, Session
+from moonmind_queue.codex_worker.steering import steered
 from moonmind_queue.codex_worker.store import CONTENT_TYPES, MESSAGE, PATCH, store
 from moonmind_queue.codex_worker.talk import Talk
 from moonmind_queue.codex_worker.transcript import Transcript
@@ -41,8 +44,6 @@ from moonmind_queue.model import ClaimedJob, Step
 ERROR_LIMIT = 2000  # characters
 SAID_LIMIT = 4000  # characters of the agent's last message in a pull request
 SUMMARY_LIMIT = 300  # characters of the agent's last message in the summary
-COMPARE_SECONDS = 120.0  # for the patch, which is wanted also when the run's own time is up
-COMPARE_SECONDS_STOPPED = 3.0  # a worker that stops has seconds, and the uploads need some
 
 _log = structlog.get_logger()
 
@@ -63,7 +64,10 @@ class WorkerExecutionResult:
 
 
 class Run:
-    """The state of one attempt; ``identity`` signs what is published."""
+    """The state of one attempt; ``identity`` signs what is published.
+
+    With a ``directory`` the agent works there, and not on a checkout.
+    """
 
     def __init__(
         self,
@@ -75,8 +79,10 @@ class Run:
         context: Context,
         artifact_max_bytes: int,
         identity: Identity,
+        directory: Directory | None = None,
     ) -> None:
         self._job = job
+        self._directory = directory
         self._identity = identity
         self._payload = payload
         self._codex = codex
@@ -84,7 +90,8 @@ class Run:
         self._journal = journal
         self._context = context
         self._limit = artifact_max_bytes
-        self._transcript = Transcript(journal, workspace.repo)
+        self._transcript = Transcript(journal, directory.path if directory else workspace.repo)
+        self._base = ""  # what a later attempt must begin from to go on
         self._facts: dict[str, Any] = {}
         self._message: str | None = None
 
@@ -100,11 +107,11 @@ class Run:
             return self._go_on(git, earlier)
         failure: Outcome | None = None
         changes: Changes | None = None
-        checkout: Checkout | None = None
+        checkout: Checkout | LocalTree | None = None
         try:
             checkout = self._check_out(git)
             opening = self._begin(git, checkout)
-            self._run_codex(opening, git.deadline, seconds, silence)
+            self._run_codex(checkout.roots, opening, git.deadline, seconds, silence)
         except Exception as error:
             failure = _outcome(error)
         if checkout is not None:
@@ -114,14 +121,15 @@ class Run:
                 failure = _add(failure, _outcome(error))
         if failure is None and changes:
             failure = self._judge(changes)
-        if failure is None and checkout and changes and self._publishes:
+        if failure is None and isinstance(checkout, Checkout) and changes and self._publishes:
             try:
                 self._publish(git, checkout, changes)
             except LeaseLost:
                 raise
             except Exception as error:
                 failure = _outcome(error)
-        return self._end(changes.summary() if changes else "no changes", failure)
+        unknown = "unknown changes" if "effect" in self._facts else "no changes"
+        return self._end(changes.summary() if changes else unknown, failure)
 
     def _go_on(self, git: Git, earlier: Step) -> dict[str, Any]:
         """Publish what an earlier attempt made: Codex has done its part, and is not asked again."""
@@ -204,22 +212,40 @@ class Run:
         }
         self._facts["published"] = self._publisher(git).publish(checkout, changes.tree, facts)
 
-    def _check_out(self, git: Git) -> Checkout:
+    def _check_out(self, git: Git) -> Checkout | LocalTree:
+        if self._directory is not None:
+            return self._enter(git, self._directory)
         checkout = Checkout.prepare(git, self._workspace, self._payload)
-        self._facts["base_commit"] = checkout.base
+        self._facts["base_commit"] = self._base = checkout.base
         self._journal.progress(
             f"checked out {self._payload.ref or 'the default branch'} at {checkout.base[:12]}",
             {"base_commit": checkout.base, "reused": checkout.reused},
         )
         return checkout
 
-    def _begin(self, git: Git, checkout: Checkout) -> Opening:
+    def _enter(self, git: Git, directory: Directory) -> LocalTree:
+        """Take a directory of the worker as it is."""
+        tree = LocalTree.prepare(git, self._workspace, directory, self._limit)
+        self._base = tree.base
+        commit = tree.repository.commit if tree.repository else None
+        self._facts |= {"directory": str(directory.path), "base_commit": commit}
+        self._journal.progress(
+            f"at work in {directory.path}",
+            {"base_commit": commit, "read_only": directory.read_only},
+        )
+        return tree
+
+    def _begin(self, git: Git, checkout: Checkout | LocalTree) -> Opening:
         """Return what to say to the agent, and the thread to resume: the last attempt's, if any."""
-        instruction = self._payload.instruction
+        folder, top, *_ = *checkout.roots, *checkout.roots
+        room = min(self._codex.steering_bytes, INSTRUCTION_LIMIT - len(self._payload.instruction))
+        instruction = steered(self._payload.instruction, top, folder, room)
         earlier = Session.earlier(self._context, self._workspace.path)
-        if earlier is None or (earlier.base != checkout.base and not checkout.reused):
+        if earlier is None or not checkout.continues(earlier.base):
             return Opening(instruction)
-        changed = checkout.reused or self._change(git, checkout, earlier)
+        changed = isinstance(checkout, LocalTree) or checkout.reused
+        if isinstance(checkout, Checkout) and not changed:
+            changed = self._change(git, checkout, earlier)
         resumed = earlier.restore(self._context, self._codex.home)
         self._journal.progress(
             "going on where the last attempt was cut off",
@@ -242,12 +268,20 @@ class Run:
             return False
         return True
 
-    def _run_codex(self, opening: Opening, deadline: float, seconds: float, silence: float) -> None:
+    def _run_codex(
+        self,
+        roots: Sequence[Path],
+        opening: Opening,
+        deadline: float,
+        seconds: float,
+        silence: float,
+    ) -> None:
         """Run Codex to its end; raises the outcome of a run that did not end well."""
         self._journal.stage = "execute"
         talk = Talk(
             self._codex,
             self._workspace,
+            roots,
             self._payload.codex,
             self._transcript,
             self._journal,
@@ -290,43 +324,19 @@ class Run:
                 self._limit,
                 patch=self._workspace.artifacts / PATCH,
                 thread_id=thread,
-                base=str(self._facts["base_commit"]),
+                base=self._base,
                 error=str(failure),
                 said=self._message or "",
             )
         except OSError as error:
             self._journal.log(f"the session cannot be kept: {error}")
 
-    def _compare(self, checkout: Checkout, git: Git) -> Changes | None:
+    def _compare(self, tree: Checkout | LocalTree, git: Git) -> Changes | None:
         """Make the patch; raises when there is one that cannot be kept."""
         self._journal.stage = "finish"
-        stopping = self._context.stop.is_set()
-        patience = COMPARE_SECONDS_STOPPED if stopping else COMPARE_SECONDS
-        path = self._workspace.artifacts / PATCH
-        path.parent.mkdir(exist_ok=True)
-        try:
-            changes = checkout.compare(
-                replace(git, stop=None, deadline=time.monotonic() + patience), path
-            )
-        except GitFailed as error:
-            path.unlink(missing_ok=True)
-            raise Retry(f"the patch could not be made: {error}") from None
-        size = changes.size
-        self._facts["patch"] = {
-            "files": changes.files,
-            "insertions": changes.insertions,
-            "deletions": changes.deletions,
-            "bytes": size,
-        }
-        self._journal.log(changes.summary())
-        self._journal.progress(changes.summary(), self._facts["patch"])
-        if size > self._limit:
-            path.unlink()
-            raise Fail(
-                f"the patch was not kept: it has {size} bytes, more than the {self._limit} of "
-                f"MOONMIND_ARTIFACT_MAX_BYTES ({changes.summary()})"
-            )
-        self._redact_patch(path)
+        artifacts = self._workspace.artifacts
+        changes, facts = difference.make(tree, git, self._journal, artifacts, self._limit)
+        self._facts |= facts
         return changes
 
     def _judge(self, changes: Changes) -> Outcome | None:
@@ -341,23 +351,6 @@ class Run:
             return None
         broken = self._codex.broken_sandbox(self._codex.find())
         return Unfit(f"the sandbox is broken: {broken}", source="codex") if broken else None
-
-    def _redact_patch(self, path: Path) -> None:
-        """Take the worker's secrets out of added lines, so that the patch still applies.
-
-        Other lines are the repository's own, and so is what only looks like a token.
-        """
-        lines = path.read_bytes().split(b"\n")
-        redacted = [
-            self._journal.redactor.exact(line)
-            if line.startswith(b"+") and not line.startswith(b"+++ ")
-            else line
-            for line in lines
-        ]
-        if redacted != lines:
-            path.write_bytes(b"\n".join(redacted))
-            self._facts["patch"] |= {"bytes": path.stat().st_size, "redacted": True}
-            self._journal.progress("secrets were taken out of the patch", level="warn")
 
     def _attach(
         self, changes: str, failure: Outcome | None

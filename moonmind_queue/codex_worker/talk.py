@@ -1,6 +1,7 @@
 """Talks with Codex: one run of it after another, in one thread."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ class Talk:
 
     codex: Codex
     space: Workspace
+    roots: Sequence[Path]
+    """Where the agent works, and what else Codex may take for the project."""
     options: CodexOptions
     transcript: Transcript
     journal: Journal
@@ -71,15 +74,18 @@ class Talk:
         """Let Codex work on one prompt, in a thread of its own or in one that is resumed."""
         space, options = self.space, self.options
         argv = self.codex.command(
-            self.program, space.repo, space.tmp / "home", options.model, options.effort, thread
+            *(self.program, self.roots[0], space.tmp / "home", options.model, options.effort),
+            thread,
+            roots=self.roots[1:],
         )
         self.journal.log(f"$ {' '.join(['codex', *argv[1:]])} < instruction")
         return run(
             argv,
-            cwd=space.repo,
+            cwd=self.roots[0],
             env={
                 **self.codex.environment(space.home, space.tmp),
                 "MOONMIND_JOB_ID": str(self.job_id),  # for MCP servers whose env_vars has it
+                "GIT_OPTIONAL_LOCKS": "0",  # Codex asks git for the state, and no index is written
             },
             stdin=prompt.encode(),
             stdout=self.transcript.stdout,

@@ -10,6 +10,7 @@ made by hand. It returns the result, a JSON object, or raises:
 :class:`Block`        park the job until a person acts
 :class:`Unfit`        as :class:`Block`; this machine cannot do such work, so the worker ends
 :class:`Fail`         no retry can mend this
+:class:`Postpone`     what it needs is in use: hand the job back, and run it ``after`` a while
 :class:`CoolDown`     the account is used up: hand the job back, its agent rests a while
 :class:`Stopped`      ``context.stop`` was set and the work has ended; nothing to report
 anything else         as :class:`Retry`
@@ -180,6 +181,17 @@ class Unfit(Block):
 
 class Fail(Outcome):
     """No retry can mend this."""
+
+
+class Postpone(Outcome):
+    """What the job needs is in use: it is handed back, and not claimed before ``after`` has passed.
+
+    The attempt does not count, so it may wait as long as it has to.
+    """
+
+    def __init__(self, reason: str, *, after: timedelta) -> None:
+        super().__init__(reason)
+        self.after = after
 
 
 class CoolDown(Outcome):

@@ -28,6 +28,7 @@ from moonmind_queue.codex_worker.handlers import CodexExec
 from moonmind_queue.codex_worker.publish import Identity
 from moonmind_queue.executors import Outcome
 from moonmind_queue.model import ClaimedJob, Tokens
+from moonmind_queue.settings import LocalDirectory
 
 LIMIT = 10 * 1024 * 1024
 IDENTITY = Identity(name="Moonmind", email="moonmind@example.org")
@@ -125,6 +126,7 @@ class Bench:
     git: GitServer
     environ: dict[str, str]
     cache_max_gb: float = 1
+    local_dirs: list[Any] = field(default_factory=list)
 
     def run(
         self,
@@ -160,12 +162,19 @@ class Bench:
                 artifact_max_bytes=limit,
                 identity=IDENTITY,
                 cache_max_gb=self.cache_max_gb,
+                local_dirs=self.lent,
             )
             job = make_job(self.payload(**(payload or {})), attempt=attempt)
             try:
                 return Ended(executor.run(job, context), None, context)
             except Outcome as outcome:
                 return Ended(None, outcome, context)
+
+    @property
+    def lent(self) -> list[LocalDirectory]:
+        """What ``local_dirs`` says, as a worker's settings have it."""
+        entries = [{"path": each} if isinstance(each, Path) else each for each in self.local_dirs]
+        return [LocalDirectory.model_validate(each) for each in entries]
 
     @property
     def workdir(self) -> Path:
@@ -178,8 +187,9 @@ class Bench:
         return [each.name for each in self.workdir.glob("*") if each.name != "mirrors"]
 
     def payload(self, **more: Any) -> dict[str, Any]:
-        """Return a payload for the demo repository."""
-        return {"repository": self.git.url("demo.git"), "instruction": "Do it."} | more
+        """Return a payload for the demo repository, unless it names a path."""
+        where = {} if "repoPath" in more else {"repository": self.git.url("demo.git")}
+        return where | {"instruction": "Do it."} | more
 
 
 make_job = partial(claimed_job.make_job, "codex_exec")

@@ -126,9 +126,18 @@ def test_ref_refused(ref: object) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"prompt": "x"}, "prompt: unknown key; there are repository, instruction, ref, "),
-        ({"affinity_key": "x"}, "affinity_key: unknown key; there are repository, instruction, "),
-        ({"affinityKey": "x"}, "affinityKey: unknown key; there are repository, instruction, "),
+        (
+            {"prompt": "x"},
+            "prompt: unknown key; there are repoPath, repository, instruction, ref, ",
+        ),
+        (
+            {"affinity_key": "x"},
+            "affinity_key: unknown key; there are repoPath, repository, instruction, ",
+        ),
+        (
+            {"affinityKey": "x"},
+            "affinityKey: unknown key; there are repoPath, repository, instruction, ",
+        ),
         ({"codex": {"modle": "x"}}, "codex.modle: unknown key; there are model, effort"),
         ({"codex": "gpt"}, "codex: must be an object"),
         ({"codex": {"model": "-c"}}, "codex.model: must be a name"),
@@ -159,7 +168,9 @@ def test_all_faults_at_once() -> None:
     """A refusal names every field that is wrong."""
     with pytest.raises(InvalidPayload) as refusal:
         CodexExec.validate({})
-    assert str(refusal.value) == "codex_exec: repository: is required; instruction: is required"
+    assert str(refusal.value) == (
+        "codex_exec: repository: is required, or a repoPath in its place; instruction: is required"
+    )
 
 
 def test_stored_form() -> None:

@@ -354,9 +354,36 @@ def test_doctor(logged_in: Station) -> None:
     assert (ended.returncode, [each["check"] for each in found if not each["ok"]]) == (0, [])
     assert [each["check"] for each in found] == [
         *("settings", "database", "schema", "notifications", "work folder", "git"),
-        *("codex", "codex login", "codex sandbox", "gh"),
+        *("codex", "codex login", "codex sandbox", "local dirs", "gh"),
     ]
     assert "workspace-write" in ended.stdout
+
+
+def test_doctor_shows_what_is_lent(logged_in: Station) -> None:
+    """Each directory by its real path, and which of them nobody could work in."""
+    (logged_in.folder / "site").mkdir()
+    (logged_in.folder / "link").symlink_to("site")
+    lent = [str(logged_in.folder / name) for name in ("link", "nowhere")]
+    docs = {"path": str(logged_in.folder), "read_only": True}
+    ended = logged_in.run("doctor", MOONMIND_CODEX_LOCAL_DIRS=json.dumps([*lent, docs]))
+    assert ended.returncode == 1
+    shown = [line for line in ended.stdout.splitlines() if line.startswith("local dirs")]
+    assert [line[14:].split(maxsplit=1) for line in shown] == [
+        ["ok", f"{logged_in.folder}/site, to be written"],
+        [
+            "wrong",
+            f"{logged_in.folder}/nowhere is not a directory on this worker: mend that, or take it"
+            " out of MOONMIND_CODEX_LOCAL_DIRS",
+        ],
+        ["ok", f"{logged_in.folder}, to be read"],
+    ]
+
+
+@pytest.mark.parametrize("value", ["site", '["site"]', '[{"path": "/", "write": 1}]', "[5]", "5"])
+def test_directories_that_cannot_be_read_are_refused(station: Station, value: str) -> None:
+    """By the name of the setting; nothing is lent by a slip."""
+    reason = station.refused(MOONMIND_CODEX_LOCAL_DIRS=value)
+    assert reason.startswith("MOONMIND_CODEX_LOCAL_DIRS")
 
 
 def test_doctor_finds_what_is_wrong(station: Station) -> None:

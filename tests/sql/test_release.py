@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from moonmind_queue import JobState
+from moonmind_queue import InvalidArgument, JobState
 
 MINUTE = timedelta(minutes=1)
 
@@ -31,6 +31,34 @@ def test_it_keeps_its_place(queue, clock):
     queue.release(held)
 
     assert [job.id for job in queue.claim("w", limit=2)] == [first, second]
+
+
+def test_it_may_come_back_later(queue, clock):
+    """Not before its time, at whatever place it stood; the attempt does not count."""
+    job = queue.enqueue("k", max_attempts=1)
+    [held] = queue.claim("w")
+
+    queue.release(held, "in use", rest=MINUTE)
+
+    clock.advance(MINUTE - timedelta(microseconds=1))
+    assert queue.claim("w") == []
+    clock.advance(timedelta(microseconds=1))
+    assert [(each.id, each.attempt) for each in queue.claim("w")] == [(job, 1)]
+
+
+@pytest.mark.parametrize("rest", [timedelta(seconds=-1), timedelta(days=400)])
+def test_it_comes_back_within_a_year(queue, rest):
+    """What is asked for otherwise is refused, and the job stays with its holder."""
+    queue.enqueue("k")
+    [held] = queue.claim("w")
+
+    with (
+        pytest.raises(InvalidArgument, match="between 0 and a year"),
+        queue.connection.transaction(),
+    ):
+        queue.release(held, rest=rest)
+
+    queue.complete(held)
 
 
 def test_the_reason_is_in_the_history(queue):

@@ -8,7 +8,7 @@ import pytest
 from waiting import eventually
 
 import moonmind_queue
-from moonmind_queue import CoolDown, Queue, Stopped, Worker
+from moonmind_queue import CoolDown, Postpone, Queue, Stopped, Worker
 from moonmind_queue.executors.noop import Noop
 
 WORKERS = 30
@@ -192,6 +192,28 @@ def test_an_executor_can_let_its_agent_rest(start, produce, look):
     assert look("select agent, cause, reason from moonmind_queue.paused_agent") == [
         ("tired", "cooldown", "usage limit reached")
     ]
+
+
+def test_an_executor_can_put_its_job_off(start, produce, look):
+    """Postpone hands the job back until later, uncounted; the worker goes on with others."""
+    tried = []
+
+    def busy(job, context):
+        tried.append(job.attempt)
+        raise Postpone("the directory is in use", after=HOUR)
+
+    job = produce.enqueue("busy", max_attempts=1)
+    start({"busy": Handled(busy), "noop": Noop(0)})
+    eventually(lambda: tried and produce.get(job).state == "queued")
+    other = produce.enqueue("noop")
+    eventually(lambda: produce.get(other).state == "succeeded")
+
+    assert tried == [1]
+    assert (produce.get(job).state, produce.get(job).attempt) == ("queued", 0)
+    assert look(
+        "select run_at > now() + interval '50 minutes' from moonmind_queue.job where id = 1"
+    ) == [True]
+    assert "the directory is in use" in {each.message for each in produce.history(job)}
 
 
 def test_a_job_that_takes_too_long_is_stopped(start, produce):
