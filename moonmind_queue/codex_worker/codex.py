@@ -25,7 +25,7 @@ from moonmind_queue.redact import Redactor, environment_secrets, stored_secrets
 from moonmind_queue.settings import SandboxMode, Settings
 
 CHECK_TIMEOUT = 30.0  # seconds for each question at start
-STEERING_BYTES = 2**20  # of a repository's AGENTS.md; Codex would cut it off after 32 KiB
+STEERING_BYTES = 2**20  # of a project's AGENTS.md; Codex by itself stops after 32 KiB
 
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 NETWORK = (*_PROXIES, *map(str.upper, _PROXIES), "SSL_CERT_FILE", "SSL_CERT_DIR")
@@ -194,8 +194,6 @@ class Codex:
             "features.unbounded_connection_retries": False,
             "analytics.enabled": False,
         }
-        if "project_doc_max_bytes" not in self._config():
-            settings["project_doc_max_bytes"] = STEERING_BYTES
         if effort := effort or self.effort:
             settings["model_reasoning_effort"] = effort
         argv = [str(program), "exec", "--json", "--color", "never", "--sandbox", self.sandbox]

@@ -172,8 +172,9 @@ def test_where_it_is_dear_to_look_at_leases_a_session_rests_from_it(queue, db, c
     job = queue.enqueue("k")
     queue.claim("w", lease=SECOND / 2)
     db.execute(
-        "insert into moonmind_queue.lease (job_id, token, attempt, lane_id, expires_at, deadline_at,"
-        " worker) select -number, number, 1, 1, 'infinity', 'infinity', 'w'"
+        "insert into moonmind_queue.lease"
+        " (job_id, token, attempt, lane_id, expires_at, deadline_at, worker)"
+        " select -number, number, 1, 1, 'infinity', 'infinity', 'w'"
         " from generate_series(1, 50000) as number"
     )
     db.execute("delete from moonmind_queue.lease where job_id < 0")
