@@ -1,9 +1,9 @@
--- _rest_after(pages) → how long to leave it after a look that walked over so many pages; null where it was cheap.
+-- _rest_after(pages) → how long to leave it after a look that walked over so many pages of an index; null where it was cheap.
 --
 -- Contract
 --   * While another session keeps dead rows from being cleaned up, a look at few rows walks over all
---     that ever were. A page costs 20 us at most, with what it leads to: after this rest no more
---     than a twentieth of the time is spent on looking.
+--     that ever were. A page costs some 20 us with what it leads to: after this rest a twentieth of
+--     the time is spent on looking.
 --   * Counted and not timed, so that a slow moment of the machine changes nothing.
 create or replace function moonmind_queue._rest_after(p_pages bigint)
 returns interval

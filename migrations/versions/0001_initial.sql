@@ -3501,12 +3501,12 @@ $$;
 comment on function moonmind_queue._repository(jsonb) is 'The repository of a payload in the form in which it is compared.';
 -- <<<
 -- >>> sql/_rest_after.sql
--- _rest_after(pages) → how long to leave it after a look that walked over so many pages; null where it was cheap.
+-- _rest_after(pages) → how long to leave it after a look that walked over so many pages of an index; null where it was cheap.
 --
 -- Contract
 --   * While another session keeps dead rows from being cleaned up, a look at few rows walks over all
---     that ever were. A page costs 20 us at most, with what it leads to: after this rest no more
---     than a twentieth of the time is spent on looking.
+--     that ever were. A page costs some 20 us with what it leads to: after this rest a twentieth of
+--     the time is spent on looking.
 --   * Counted and not timed, so that a slow moment of the machine changes nothing.
 create or replace function moonmind_queue._rest_after(p_pages bigint)
 returns interval
@@ -3521,14 +3521,16 @@ $$;
 comment on function moonmind_queue._rest_after(bigint) is 'The rest after a look that was dear.';
 -- <<<
 -- >>> sql/_rest_from_leases.sql
--- _rest_from_leases(now, pages) → void; this session has looked at all leases, over so many pages.
+-- _rest_from_leases(now, pages) → void; this session has looked at all leases, over so many pages of the table.
+--
+-- Three of them cost as much as a page of an index with what it leads to.
 create or replace function moonmind_queue._rest_from_leases(p_now timestamptz, p_pages bigint)
 returns void
 language plpgsql
 set search_path = moonmind_queue, pg_temp
 as $$
 declare
-    v_rest constant interval := _rest_after(p_pages);
+    v_rest constant interval := _rest_after(p_pages / 3);
 begin
     if v_rest is not null then
         perform set_config('moonmind_queue.leases', (p_now + v_rest)::text, false);

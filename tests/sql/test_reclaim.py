@@ -175,7 +175,7 @@ def test_where_it_is_dear_to_look_at_leases_a_session_rests_from_it(queue, db, c
         "insert into moonmind_queue.lease"
         " (job_id, token, attempt, lane_id, expires_at, deadline_at, worker)"
         " select -number, number, 1, 1, 'infinity', 'infinity', 'w'"
-        " from generate_series(1, 50000) as number"
+        " from generate_series(1, 90000) as number"
     )
     db.execute("delete from moonmind_queue.lease where job_id < 0")
     assert queue.next_due()[0] == SECOND / 2
