@@ -163,7 +163,7 @@ def test_timeout_tells_the_server(bench: Bench) -> None:
     for seconds in (0.9, 9, 50):  # as much as this machine needs to come as far as the call
         note = bench.folder / f"note{seconds}"
         ended = bench.call("slow", {"note": str(note)}, timeout=seconds)
-        if note.exists():
+        if "half of it" in ended.context.everything():
             break
     assert ended.raised(Retry) == f"exceeded {seconds} s while calling tool 'slow' of server 'box'"
     assert wait_for(note) == "cancelled"
