@@ -99,12 +99,13 @@ def test_a_wrong_word_is_refused_in_one_line(
     monkeypatch.setenv("DATABASE_URL", proving)
     monkeypatch.chdir(tmp_path)
     path, command = COMMANDS[name]
+    before = desk()
 
     for parameter, wrong in _wrong(command):
         words = [*_options(name, parameter, wrong), *_arguments(command, parameter, wrong)]
         monkeypatch.setattr(sys, "argv", ["moonmind-queue", *path, *words])
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
-        before, case = desk(), f"{name} {words!r:.120}"
+        case = f"{name} {words!r:.120}"
         with _no_login_stays(queue, words) as logins:
             code = _exit_code(case)
             said = capsys.readouterr().err
@@ -116,6 +117,8 @@ def test_a_wrong_word_is_refused_in_one_line(
                 assert said.count("\n") == 1 or code == 2, case  # what click says has its usage
                 assert desk() == before, case
                 assert not logins(), case
+            else:
+                before = desk()
 
 
 def _exit_code(case: str) -> int:
