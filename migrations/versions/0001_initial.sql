@@ -5815,8 +5815,10 @@ begin
         ),
         case when v_again is not null then v_again else (
             select min(lease.expires_at)
-            from lease join lane on lane.id = lease.lane_id
-            where not _is_paused(lane.agent, 'operator')
+            from lease
+            where not (exists (select from pause) and (
+                select _is_paused(lane.agent, 'operator') from lane where lane.id = lease.lane_id
+            ))
         ) end,
         (
             select expiry.expires_at

@@ -167,23 +167,28 @@ def test_idle_workers_are_woken(here, sleeper, fresh, clock_of):
     assert notice.payload == "claude"
 
 
-def test_where_it_is_dear_to_look_at_leases_a_session_rests_from_it(queue, db, clock):
+def test_where_it_is_dear_to_look_at_leases_a_session_rests_from_it(here, session, fresh, clock_of):
     """Leases that are gone and cannot be cleaned up would be walked over each time."""
-    job = queue.enqueue("k")
-    queue.claim("w", lease=SECOND / 2)
-    db.execute(
+    clock = clock_of(fresh)
+    clock.freeze()
+    job = here.enqueue("k")
+    here.claim("w", lease=SECOND / 2)
+    here.connection.execute(
         "insert into moonmind_queue.lease"
         " (job_id, token, attempt, lane_id, expires_at, deadline_at, worker)"
         " select -number, number, 1, 1, 'infinity', 'infinity', 'w'"
         " from generate_series(1, 90000) as number"
     )
-    db.execute("delete from moonmind_queue.lease where job_id < 0")
-    assert queue.next_due()[0] == SECOND / 2
+    holder = session()
+    holder.execute("set transaction isolation level repeatable read")
+    holder.execute("select count(*) from moonmind_queue.lease")
+    here.connection.execute("delete from moonmind_queue.lease where job_id < 0")
+    assert here.next_due()[0] == SECOND / 2
 
     clock.advance(SECOND * 0.7)
-    assert queue.reclaim() == []
-    due, _ = queue.next_due()
+    assert here.reclaim() == []
+    due, _ = here.next_due()
     assert due == SECOND * 0.3
 
     clock.advance(due)
-    assert [taken.job_id for taken in queue.reclaim()] == [job]
+    assert [taken.job_id for taken in here.reclaim()] == [job]
