@@ -5,8 +5,7 @@
 --     whose required capabilities are all offered, whose dependencies are all met, within the
 --     limits of run_limit and the policy of the login.
 --   * The most urgent first. A claim of 100 or more may be a second late to notice one that came
---     before those of the last claim, or that another claim as large was thought to take; while a
---     session keeps dead rows from being cleaned up any claim may be, and up to 30 seconds.
+--     before those of the last claim, or that another claim as large was thought to take.
 --   * With job_ids only of these. One that is not claimable now is not returned.
 --   * Each job is claimed, or running at once with start; its attempt is one higher and its token
 --     new. The pair (id, token) is the lease: every write of the holder carries it.

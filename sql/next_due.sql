@@ -28,9 +28,6 @@ set enable_mergejoin = off
 as $$
 declare
     v_now   constant timestamptz := _now();
-    v_floor constant record := _floor(v_now);
-    v_again constant timestamptz := _leases_again(v_now);
-    v_pages constant bigint := pg_stat_get_xact_blocks_fetched('lease'::regclass);
     v_lanes integer[];
     v_due   timestamptz;
 begin
@@ -45,11 +42,7 @@ begin
     end if;
     if exists (
         select from unnest(v_lanes) as lane (id)
-        cross join lateral (
-            select from ready
-            where lane_id = lane.id and rank >= coalesce(case when v_floor.dear then v_floor.above ->> lane.id::text end::bigint, -9223372036854775808)
-            limit 1
-        ) as head
+        cross join lateral (select from ready where lane_id = lane.id limit 1) as head
     ) then
         due := interval '0';
         return next;
@@ -63,13 +56,13 @@ begin
                 select run_at from scheduled where lane_id = lane.id order by run_at limit 1
             ) as first
         ),
-        case when v_again is not null then v_again else (
+        (
             select min(lease.expires_at)
             from lease
             where not (exists (select from pause) and (
                 select _is_paused(lane.agent, 'operator') from lane where lane.id = lease.lane_id
             ))
-        ) end,
+        ),
         (
             select expiry.expires_at
             from expiry join job on job.id = expiry.job_id
@@ -81,12 +74,8 @@ begin
             where until > v_now and (p_agents is null or agent = '*' or agent = any (p_agents))
         ),
         (select min(until) from spent_budget where until > v_now),
-        case when v_floor.dear then v_floor.until end,  -- when a claim looks at everything again
         (select min(due_at) from schedule)
     ) into v_due;
-    if v_again is null then
-        perform _rest_from_leases(v_now, pg_stat_get_xact_blocks_fetched('lease'::regclass) - v_pages);
-    end if;
     due := case when v_due is not null then greatest(v_due - v_now, interval '0') end;
     return next;
 end;

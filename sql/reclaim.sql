@@ -8,8 +8,7 @@
 --     one, and one that timed out, rests like a failure.
 --   * Jobs whose expires_at has come are cancelled.
 --   * Nothing of an agent that an operator paused is touched.
---   * Anybody may call it at any time; workers do when something is due. While another session keeps
---     dead rows from being cleaned up, one that calls it often may be up to 30 s late.
+--   * Anybody may call it at any time; workers do when something is due.
 -- Locks     the jobs in id order, their leases and dependents, skip locked.
 -- Notifies  moonmind_queue; moonmind_queue_control with the worker's name.
 -- Events    expired or timed_out, then dead_lettered or cancelled where it applies.
@@ -28,32 +27,28 @@ set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
-    v_now   constant timestamptz := _now();
-    v_pages constant bigint := pg_stat_get_xact_blocks_fetched('lease'::regclass);
-    v_lost  record;
+    v_now  constant timestamptz := _now();
+    v_lost record;
 begin
     if coalesce(p_limit, 0) < 1 then
         raise exception 'reclaim needs a limit of at least 1, not %', p_limit
             using errcode = 'invalid_parameter_value';
     end if;
-    if _leases_again(v_now) is null then
-        for v_lost in
-            select job.id
-            from lease
-            join job on job.id = lease.job_id
-            where lease.expires_at <= v_now and not _is_paused(job.agent, 'operator')
-            order by lease.job_id
-            limit p_limit
-            for update of job, lease skip locked
-        loop
-            state := _take_back(v_lost.id);
-            if state is not null then
-                job_id := v_lost.id;
-                return next;
-            end if;
-        end loop;
-        perform _rest_from_leases(v_now, pg_stat_get_xact_blocks_fetched('lease'::regclass) - v_pages);
-    end if;
+    for v_lost in
+        select job.id
+        from lease
+        join job on job.id = lease.job_id
+        where lease.expires_at <= v_now and not _is_paused(job.agent, 'operator')
+        order by lease.job_id
+        limit p_limit
+        for update of job, lease skip locked
+    loop
+        state := _take_back(v_lost.id);
+        if state is not null then
+            job_id := v_lost.id;
+            return next;
+        end if;
+    end loop;
     return query select * from _expire_due(p_limit);
 end;
 $$;

@@ -96,8 +96,7 @@ create table moonmind_queue.job (
     on_dependency_failure moonmind_queue.dependency_policy not null default 'wait',
     rank         bigint      not null
 )
--- A life rewrites the row twice, and no index names what changes: half of each page stays free for that.
-with (fillfactor = 50);
+with (fillfactor = 80);
 
 create unique index job_key_idx on moonmind_queue.job (key) where key is not null;
 
@@ -2050,39 +2049,6 @@ $$;
 
 comment on function moonmind_queue._failures_like(bigint, text) is 'Count an attempt''s failures of one sort.';
 -- <<<
--- >>> sql/_floor.sql
--- _floor(now) → where this session's last claims ended, by lane; until when that holds; whether a full look is dear.
---
--- Contract
---   * Nothing where there is no such place, or it holds no longer: then begin at the most urgent.
---   * A time further off than 30 s was set before the clock went back, and holds no longer either.
-create or replace function moonmind_queue._floor(
-    p_now     timestamptz,
-    out above jsonb,
-    out until timestamptz,
-    out dear  boolean
-)
-language plpgsql
-set search_path = moonmind_queue, pg_temp
-as $$
-declare
-    v_hint constant text := current_setting('moonmind_queue.floor', true);
-begin
-    above := '{}';
-    dear := false;
-    if v_hint = '' is not false then
-        return;
-    end if;
-    until := v_hint::jsonb ->> 'until';
-    if until > p_now and until <= p_now + interval '30 s' then
-        above := v_hint::jsonb -> 'above';
-        dear := v_hint::jsonb -> 'dear';
-    end if;
-end;
-$$;
-
-comment on function moonmind_queue._floor(timestamptz) is 'Where claims of this session go on.';
--- <<<
 -- >>> sql/_follow_up.sql
 -- _follow_up(jobs, event) → void; the jobs have ended with success or failure: what they list is enqueued.
 --
@@ -2372,24 +2338,6 @@ end;
 $$;
 
 comment on function moonmind_queue._lanes(jsonb) is 'The lanes of jobs.';
--- <<<
--- >>> sql/_leases_again.sql
--- _leases_again(now) → when this session is to look at all leases again; null: at once.
---
--- A time further off than 30 s was set before the clock went back.
-create or replace function moonmind_queue._leases_again(p_now timestamptz)
-returns timestamptz
-language plpgsql
-set search_path = moonmind_queue, pg_temp
-as $$
-declare
-    v_again constant timestamptz := nullif(current_setting('moonmind_queue.leases', true), '');
-begin
-    return case when v_again > p_now and v_again <= p_now + interval '30 s' then v_again end;
-end;
-$$;
-
-comment on function moonmind_queue._leases_again(timestamptz) is 'When this session looks at all leases again.';
 -- <<<
 -- >>> sql/_lock_budgets.sql
 -- _lock_budgets() → void; nobody else reckons what is used up until this transaction ends.
@@ -3500,46 +3448,6 @@ $$;
 
 comment on function moonmind_queue._repository(jsonb) is 'The repository of a payload in the form in which it is compared.';
 -- <<<
--- >>> sql/_rest_after.sql
--- _rest_after(pages) → how long to leave it after a look that walked over so many pages of an index; null where it was cheap.
---
--- Contract
---   * While another session keeps dead rows from being cleaned up, a look at few rows walks over all
---     that ever were. A page costs some 20 us with what it leads to: after this rest a twentieth of
---     the time is spent on looking.
---   * Counted and not timed, so that a slow moment of the machine changes nothing.
-create or replace function moonmind_queue._rest_after(p_pages bigint)
-returns interval
-language sql
-immutable
-set search_path = moonmind_queue, pg_temp
-as $$
-    select case when p_pages > 500
-        then least(greatest(p_pages * interval '0.4 ms', interval '1 s'), interval '30 s') end;
-$$;
-
-comment on function moonmind_queue._rest_after(bigint) is 'The rest after a look that was dear.';
--- <<<
--- >>> sql/_rest_from_leases.sql
--- _rest_from_leases(now, pages) → void; this session has looked at all leases, over so many pages of the table.
---
--- Three of them cost as much as a page of an index with what it leads to.
-create or replace function moonmind_queue._rest_from_leases(p_now timestamptz, p_pages bigint)
-returns void
-language plpgsql
-set search_path = moonmind_queue, pg_temp
-as $$
-declare
-    v_rest constant interval := _rest_after(p_pages / 3);
-begin
-    if v_rest is not null then
-        perform set_config('moonmind_queue.leases', (p_now + v_rest)::text, false);
-    end if;
-end;
-$$;
-
-comment on function moonmind_queue._rest_from_leases(timestamptz, bigint) is 'Do not look at all leases again too soon.';
--- <<<
 -- >>> sql/_rest_in.sql
 -- _rest_in(text) → how long a text says that one has to wait; null where it does not say.
 --
@@ -3978,13 +3886,11 @@ comment on function moonmind_queue._take_back(bigint) is 'End a lease that ran o
 -- _take_onwards(lanes, limit, now) → as _take(), going on where this session's last claim ended.
 --
 -- Contract
---   * For claims of many, and for all while a full look is dear: where another session keeps dead
---     rows from being cleaned up, it walks them all. Else whoever takes few gets the most urgent.
+--   * Only for claims of many: whoever takes few at a time gets the most urgent ones, always.
+--   * Those who do so at once begin one behind the other, each a limit further down: what another
+--     is about to take would have to be tried row by row.
 --   * What came below that meanwhile (a late commit, a retry, a higher priority, what another left)
---     is found by a full look: where there is too little above, or a second later. After a dear
---     look only so much later that looking takes a twentieth of the time, and within 30 seconds.
---   * Those who take many at once begin one behind the other, each a limit further down: what
---     another is about to take would have to be tried row by row.
+--     is found by a full look: at once when there is too little above, and once a second anyway.
 --   * Where to go on is a setting of the session, and a hint: whoever uses the session next, as
 --     behind a pooler, may follow it, for it holds of the lanes and not of a worker.
 -- Locks     an advisory lock, the place in that order, until the transaction ends; then as _take().
@@ -3994,51 +3900,41 @@ language plpgsql
 set search_path = moonmind_queue, pg_temp
 as $$
 declare
-    c_many    constant integer  := 100;
-    c_places  constant integer  := 16;
-    c_soonest constant interval := interval '1 s';
-    v_hint  record  := _floor(p_now);
-    v_many  boolean := p_limit >= c_many;
-    v_pages bigint  := pg_stat_get_xact_blocks_fetched('ready_order_idx'::regclass);  -- so far in this transaction
-    v_place integer := 0;
-    v_full  boolean;  -- whether a look began at the most urgent
-    v_above jsonb;
-    v_rest  interval;
+    c_many      constant integer  := 100;
+    c_places    constant integer  := 16;
+    c_full_look constant interval := interval '1 s';
+    v_hint  jsonb := coalesce(nullif(current_setting('moonmind_queue.floor', true), ''), '{}');
+    v_until timestamptz := v_hint ->> 'until';
+    v_floor jsonb := '{}';
+    v_place integer;
     v_taken record;
     v_ids   bigint[];
 begin
-    v_above := case when v_many or v_hint.dear then v_hint.above else '{}' end;
-    v_full := v_above = '{}';
-    if v_many then
-        select coalesce(min(place), c_places) into v_place
-        from (
-            select place
-            from generate_series(0, c_places - 1) as place
-            where pg_try_advisory_xact_lock(
-                hashtextextended('moonmind_queue.claim', c_places * coalesce(p_lanes[1], 0)::bigint + place)
-            )
-            limit 1
-        ) as free;
+    if p_limit < c_many then
+        return (_take(p_lanes, p_limit, p_now)).job_ids;
     end if;
-    v_taken := _take(p_lanes, p_limit, p_now, v_above, v_place * p_limit);
+    if v_until > p_now and v_until <= p_now + c_full_look then
+        v_floor := v_hint;
+    else
+        v_until := p_now + c_full_look;
+    end if;
+    select place into v_place
+    from generate_series(0, c_places - 1) as place
+    where pg_try_advisory_xact_lock(
+        hashtextextended('moonmind_queue.claim', c_places * coalesce(p_lanes[1], 0)::bigint + place)
+    )
+    limit 1;
+    v_place := coalesce(v_place, c_places);
+    v_taken := _take(p_lanes, p_limit, p_now, v_floor, v_place * p_limit);
     v_ids := v_taken.job_ids;
-    if cardinality(v_ids) < p_limit and (v_place > 0 or not v_full and not v_hint.dear) then
-        v_above := case when v_hint.dear then v_above else '{}' end;
-        v_full := v_above = '{}';
-        v_ids := v_ids || (_take(p_lanes, p_limit - cardinality(v_ids), p_now, v_above)).job_ids;
+    if cardinality(v_ids) < p_limit and (v_place > 0 or v_floor <> '{}') then
+        v_ids := v_ids || (_take(p_lanes, p_limit - cardinality(v_ids), p_now)).job_ids;
     end if;
-    if v_full then
-        v_rest := _rest_after(pg_stat_get_xact_blocks_fetched('ready_order_idx'::regclass) - v_pages);
-        v_hint.dear := v_rest is not null;
-        v_hint.until := p_now + coalesce(v_rest, c_soonest);
-    end if;
-
-    -- Too little: whatever comes now is to be found at once, unless that is dear.
-    if v_hint.dear or v_many and cardinality(v_ids) = p_limit then
-        v_hint.above := v_hint.above || v_taken.floor;
-        perform set_config('moonmind_queue.floor', to_jsonb(v_hint)::text, false);
-    elsif v_hint.above <> '{}' and v_full then
-        perform set_config('moonmind_queue.floor', '', false);
+    -- Too little: whatever comes now is to be found at once.
+    v_hint := case when cardinality(v_ids) = p_limit
+        then v_taken.floor || jsonb_build_object('until', v_until) else '{}' end;
+    if v_hint <> '{}' or v_floor <> '{}' then
+        perform set_config('moonmind_queue.floor', v_hint::text, false);
     end if;
     return v_ids;
 end;
@@ -4704,8 +4600,7 @@ comment on function moonmind_queue.cancel(bigint, text) is 'Cancel a job, or ask
 --     whose required capabilities are all offered, whose dependencies are all met, within the
 --     limits of run_limit and the policy of the login.
 --   * The most urgent first. A claim of 100 or more may be a second late to notice one that came
---     before those of the last claim, or that another claim as large was thought to take; while a
---     session keeps dead rows from being cleaned up any claim may be, and up to 30 seconds.
+--     before those of the last claim, or that another claim as large was thought to take.
 --   * With job_ids only of these. One that is not claimable now is not returned.
 --   * Each job is claimed, or running at once with start; its attempt is one higher and its token
 --     new. The pair (id, token) is the lease: every write of the holder carries it.
@@ -5778,9 +5673,6 @@ set enable_mergejoin = off
 as $$
 declare
     v_now   constant timestamptz := _now();
-    v_floor constant record := _floor(v_now);
-    v_again constant timestamptz := _leases_again(v_now);
-    v_pages constant bigint := pg_stat_get_xact_blocks_fetched('lease'::regclass);
     v_lanes integer[];
     v_due   timestamptz;
 begin
@@ -5795,11 +5687,7 @@ begin
     end if;
     if exists (
         select from unnest(v_lanes) as lane (id)
-        cross join lateral (
-            select from ready
-            where lane_id = lane.id and rank >= coalesce(case when v_floor.dear then v_floor.above ->> lane.id::text end::bigint, -9223372036854775808)
-            limit 1
-        ) as head
+        cross join lateral (select from ready where lane_id = lane.id limit 1) as head
     ) then
         due := interval '0';
         return next;
@@ -5813,13 +5701,13 @@ begin
                 select run_at from scheduled where lane_id = lane.id order by run_at limit 1
             ) as first
         ),
-        case when v_again is not null then v_again else (
+        (
             select min(lease.expires_at)
             from lease
             where not (exists (select from pause) and (
                 select _is_paused(lane.agent, 'operator') from lane where lane.id = lease.lane_id
             ))
-        ) end,
+        ),
         (
             select expiry.expires_at
             from expiry join job on job.id = expiry.job_id
@@ -5831,12 +5719,8 @@ begin
             where until > v_now and (p_agents is null or agent = '*' or agent = any (p_agents))
         ),
         (select min(until) from spent_budget where until > v_now),
-        case when v_floor.dear then v_floor.until end,  -- when a claim looks at everything again
         (select min(due_at) from schedule)
     ) into v_due;
-    if v_again is null then
-        perform _rest_from_leases(v_now, pg_stat_get_xact_blocks_fetched('lease'::regclass) - v_pages);
-    end if;
     due := case when v_due is not null then greatest(v_due - v_now, interval '0') end;
     return next;
 end;
@@ -6281,8 +6165,7 @@ comment on function moonmind_queue.read_events(text, integer) is 'Follow the eve
 --     one, and one that timed out, rests like a failure.
 --   * Jobs whose expires_at has come are cancelled.
 --   * Nothing of an agent that an operator paused is touched.
---   * Anybody may call it at any time; workers do when something is due. While another session keeps
---     dead rows from being cleaned up, one that calls it often may be up to 30 s late.
+--   * Anybody may call it at any time; workers do when something is due.
 -- Locks     the jobs in id order, their leases and dependents, skip locked.
 -- Notifies  moonmind_queue; moonmind_queue_control with the worker's name.
 -- Events    expired or timed_out, then dead_lettered or cancelled where it applies.
@@ -6301,32 +6184,28 @@ set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
-    v_now   constant timestamptz := _now();
-    v_pages constant bigint := pg_stat_get_xact_blocks_fetched('lease'::regclass);
-    v_lost  record;
+    v_now  constant timestamptz := _now();
+    v_lost record;
 begin
     if coalesce(p_limit, 0) < 1 then
         raise exception 'reclaim needs a limit of at least 1, not %', p_limit
             using errcode = 'invalid_parameter_value';
     end if;
-    if _leases_again(v_now) is null then
-        for v_lost in
-            select job.id
-            from lease
-            join job on job.id = lease.job_id
-            where lease.expires_at <= v_now and not _is_paused(job.agent, 'operator')
-            order by lease.job_id
-            limit p_limit
-            for update of job, lease skip locked
-        loop
-            state := _take_back(v_lost.id);
-            if state is not null then
-                job_id := v_lost.id;
-                return next;
-            end if;
-        end loop;
-        perform _rest_from_leases(v_now, pg_stat_get_xact_blocks_fetched('lease'::regclass) - v_pages);
-    end if;
+    for v_lost in
+        select job.id
+        from lease
+        join job on job.id = lease.job_id
+        where lease.expires_at <= v_now and not _is_paused(job.agent, 'operator')
+        order by lease.job_id
+        limit p_limit
+        for update of job, lease skip locked
+    loop
+        state := _take_back(v_lost.id);
+        if state is not null then
+            job_id := v_lost.id;
+            return next;
+        end if;
+    end loop;
     return query select * from _expire_due(p_limit);
 end;
 $$;

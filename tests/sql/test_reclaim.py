@@ -165,30 +165,3 @@ def test_idle_workers_are_woken(here, sleeper, fresh, clock_of):
 
     [notice] = listener.notifies(timeout=5, stop_after=1)
     assert notice.payload == "claude"
-
-
-def test_where_it_is_dear_to_look_at_leases_a_session_rests_from_it(here, session, fresh, clock_of):
-    """Leases that are gone and cannot be cleaned up would be walked over each time."""
-    clock = clock_of(fresh)
-    clock.freeze()
-    job = here.enqueue("k")
-    here.claim("w", lease=SECOND / 2)
-    here.connection.execute(
-        "insert into moonmind_queue.lease"
-        " (job_id, token, attempt, lane_id, expires_at, deadline_at, worker)"
-        " select -number, number, 1, 1, 'infinity', 'infinity', 'w'"
-        " from generate_series(1, 90000) as number"
-    )
-    holder = session()
-    holder.execute("set transaction isolation level repeatable read")
-    holder.execute("select count(*) from moonmind_queue.lease")
-    here.connection.execute("delete from moonmind_queue.lease where job_id < 0")
-    assert here.next_due()[0] == SECOND / 2
-
-    clock.advance(SECOND * 0.7)
-    assert here.reclaim() == []
-    due, _ = here.next_due()
-    assert due == SECOND * 0.3
-
-    clock.advance(due)
-    assert [taken.job_id for taken in here.reclaim()] == [job]
