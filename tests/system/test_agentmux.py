@@ -248,6 +248,8 @@ def test_a_reset_does_not_go_on_while_a_worker_does(agentmux, worker, dag, produ
     agentmux("tasks", "seed", dag(SMOKE))
     process = worker("codex", "codex-1", MOONMIND_NOOP_SECONDS="60")
     eventually(lambda: states(produce) == {"RUNNING": 1})
+    live = "select 1 from moonmind_queue.worker_overview where status = 'live'"
+    eventually(lambda: produce.select(live))  # it signs on in a thread of its own
     process.send_signal(signal.SIGSTOP)
 
     code, _, error = agentmux("reset")
