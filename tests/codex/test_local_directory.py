@@ -574,8 +574,8 @@ def test_two_jobs_never_work_in_the_same_place(
 def test_the_place_is_free_when_its_worker_dies(bench: Any, site: Path) -> None:
     """The lock ends with the process that has it, however that ends."""
     program = (
-        "import fcntl, os, sys, time; f = os.open(sys.argv[1], os.O_RDONLY);"
-        "fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); time.sleep(600)"
+        "import fcntl, os, signal, sys; f = os.open(sys.argv[1], os.O_RDONLY);"
+        "fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); signal.pause()"
     )
     worker = subprocess.Popen(["python3", "-c", program, str(site)], stdout=subprocess.PIPE)
     assert worker.stdout and worker.stdout.readline()
