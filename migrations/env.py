@@ -10,6 +10,8 @@ SHOW_REVISION = (
     f"grant select on {SCHEMA}.alembic_version"
     " to moonmind_producer, moonmind_worker, moonmind_operator, moonmind_reader"
 )
+# Before the first event: a month of which there are rows elsewhere already is made no more.
+MAKE_MONTHS = f"select {SCHEMA}._make_months('event') + {SCHEMA}._make_months('log_chunk')"
 dsn = context.config.attributes["dsn"]
 
 if context.is_offline_mode():
@@ -18,6 +20,7 @@ if context.is_offline_mode():
         context.execute(f"create schema if not exists {SCHEMA}")
         context.run_migrations()
         context.execute(SHOW_REVISION)
+        context.execute(MAKE_MONTHS)
 else:
     engine = create_engine(
         "postgresql+psycopg://",
@@ -32,3 +35,4 @@ else:
         context.configure(connection=connection, version_table_schema=SCHEMA)
         context.run_migrations()
         connection.execute(text(SHOW_REVISION))
+        connection.execute(text(MAKE_MONTHS))

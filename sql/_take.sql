@@ -1,5 +1,5 @@
 -- _take(lanes, limit, now, floor, skip) → ids of the most urgent jobs of these lanes, locked and
---         out of ready; and where to look from next time.
+--         out of ready; where to look from next time; and how many rows that are gone it walked over.
 --
 -- floor has, by lane, the rank below which it does not look: index entries of jobs that were taken
 -- stay until vacuum comes, and every claim would walk them all. skip is how many of those above to
@@ -11,6 +11,8 @@
 --   * Who deletes the row of ready has the job: a row that was gone already is no claim.
 --   * The dependency subquery guards the claim: no job is taken whose needs are not all met.
 --   * Jobs that have become pointless are left for reclaim() to cancel.
+--   * gone counts the entries that the index gave and that led to no row: there are many of them
+--     where another session keeps them from being cleaned up. 0 with track_counts off.
 -- Locks     rows of job, skip locked; then those of ready, which nobody else can hold now.
 create or replace function moonmind_queue._take(
     p_lanes     integer[],
@@ -19,7 +21,8 @@ create or replace function moonmind_queue._take(
     p_floor     jsonb default '{}',
     p_skip      integer default 0,
     out job_ids bigint[],
-    out floor   jsonb
+    out floor   jsonb,
+    out gone    bigint
 )
 language plpgsql
 set search_path = moonmind_queue, pg_temp
@@ -33,6 +36,8 @@ set enable_bitmapscan = off
 as $$
 declare
     v_depth integer := p_limit + 10;
+    v_gone  bigint  := pg_stat_get_xact_tuples_returned('ready_order_idx'::regclass)
+        - pg_stat_get_xact_tuples_fetched('ready_order_idx'::regclass);
     v_seen  integer;
     v_more  bigint[];
     v_floor jsonb;
@@ -85,8 +90,10 @@ begin
         )
         select (select count(*) from heads),
                array(select unnest(ids) from reached),
-               jsonb_object_agg(lane_id, rank)
-        into v_seen, v_more, v_floor
+               jsonb_object_agg(lane_id, rank),
+               pg_stat_get_xact_tuples_returned('ready_order_idx'::regclass)
+               - pg_stat_get_xact_tuples_fetched('ready_order_idx'::regclass) - v_gone
+        into v_seen, v_more, v_floor, gone
         from reached;
 
         job_ids := job_ids || v_more;

@@ -1,11 +1,13 @@
 -- _take_onwards(lanes, limit, now) → as _take(), going on where this session's last claim ended.
 --
 -- Contract
---   * Only for claims of many: whoever takes few at a time gets the most urgent ones, always.
---   * Those who do so at once begin one behind the other, each a limit further down: what another
---     is about to take would have to be tried row by row.
+--   * For claims of many, and for all while a full look is dear: where another session keeps dead
+--     rows from being cleaned up, it walks them all.
 --   * What came below that meanwhile (a late commit, a retry, a higher priority, what another left)
---     is found by a full look: at once when there is too little above, and once a second anyway.
+--     is found by a full look: where there is too little above, or a second later. After a dear
+--     look only so much later that looking takes a twentieth of the time, and within 30 seconds.
+--   * Those who take many at once begin one behind the other, each a limit further down: what
+--     another is about to take would have to be tried row by row.
 --   * Where to go on is a setting of the session, and a hint: whoever uses the session next, as
 --     behind a pooler, may follow it, for it holds of the lanes and not of a worker.
 -- Locks     an advisory lock, the place in that order, until the transaction ends; then as _take().
@@ -15,41 +17,47 @@ language plpgsql
 set search_path = moonmind_queue, pg_temp
 as $$
 declare
-    c_many      constant integer  := 100;
-    c_places    constant integer  := 16;
-    c_full_look constant interval := interval '1 s';
-    v_hint  jsonb := coalesce(nullif(current_setting('moonmind_queue.floor', true), ''), '{}');
-    v_until timestamptz := v_hint ->> 'until';
-    v_floor jsonb := '{}';
-    v_place integer;
+    c_many    constant boolean  := p_limit >= 100;
+    c_places  constant integer  := 16;
+    c_soonest constant interval := interval '1 s';
+    v_hint  record  := _floor(p_now);
+    v_above jsonb   := case when c_many or v_hint.dear then v_hint.above else '{}' end;
+    v_place integer := 0;
     v_taken record;
+    v_more  record;
+    v_gone  bigint;
     v_ids   bigint[];
 begin
-    if p_limit < c_many then
-        return (_take(p_lanes, p_limit, p_now)).job_ids;
+    if c_many then
+        select coalesce(min(place), c_places) into v_place
+        from (
+            select place
+            from generate_series(0, c_places - 1) as place
+            where pg_try_advisory_xact_lock(
+                hashtextextended('moonmind_queue.claim', c_places * coalesce(p_lanes[1], 0)::bigint + place)
+            )
+            limit 1
+        ) as free;
     end if;
-    if v_until > p_now and v_until <= p_now + c_full_look then
-        v_floor := v_hint;
-    else
-        v_until := p_now + c_full_look;
-    end if;
-    select place into v_place
-    from generate_series(0, c_places - 1) as place
-    where pg_try_advisory_xact_lock(
-        hashtextextended('moonmind_queue.claim', c_places * coalesce(p_lanes[1], 0)::bigint + place)
-    )
-    limit 1;
-    v_place := coalesce(v_place, c_places);
-    v_taken := _take(p_lanes, p_limit, p_now, v_floor, v_place * p_limit);
+    v_taken := _take(p_lanes, p_limit, p_now, v_above, v_place * p_limit);
     v_ids := v_taken.job_ids;
-    if cardinality(v_ids) < p_limit and (v_place > 0 or v_floor <> '{}') then
-        v_ids := v_ids || (_take(p_lanes, p_limit - cardinality(v_ids), p_now)).job_ids;
+    v_gone := v_taken.gone;
+    if cardinality(v_ids) < p_limit and (v_place > 0 or v_above <> '{}' and not v_hint.dear) then
+        v_above := case when v_hint.dear then v_above else '{}' end;
+        v_more := _take(p_lanes, p_limit - cardinality(v_ids), p_now, v_above);
+        v_ids := v_ids || v_more.job_ids;
+        v_gone := v_gone + v_more.gone;
     end if;
-    -- Too little: whatever comes now is to be found at once.
-    v_hint := case when cardinality(v_ids) = p_limit
-        then v_taken.floor || jsonb_build_object('until', v_until) else '{}' end;
-    if v_hint <> '{}' or v_floor <> '{}' then
-        perform set_config('moonmind_queue.floor', v_hint::text, false);
+    if v_above = '{}' then  -- everything was looked at
+        v_hint.dear := _rest_after(v_gone) is not null;
+        v_hint.until := p_now + greatest(_rest_after(v_gone), c_soonest);
+    end if;
+
+    -- Too little: whatever comes now is to be found at once, unless that is dear.
+    if v_hint.dear or c_many and cardinality(v_ids) = p_limit then
+        perform _keep_floor(v_hint.above || v_taken.floor, v_hint.until, v_hint.dear);
+    elsif c_many and v_above = '{}' or v_hint.above = '{}' then
+        perform set_config('moonmind_queue.floor', '', false);
     end if;
     return v_ids;
 end;

@@ -5,7 +5,8 @@
 --     whose required capabilities are all offered, whose dependencies are all met, within the
 --     limits of run_limit and the policy of the login.
 --   * The most urgent first. A claim of 100 or more may be a second late to notice one that came
---     before those of the last claim, or that another claim as large was thought to take.
+--     before those of the last claim, or that another claim as large was thought to take; while a
+--     session keeps dead rows from being cleaned up any claim may be, and up to 30 seconds.
 --   * With job_ids only of these. One that is not claimable now is not returned.
 --   * Each job is claimed, or running at once with start; its attempt is one higher and its token
 --     new. The pair (id, token) is the lease: every write of the holder carries it.
@@ -76,7 +77,7 @@ begin
     elsif v_limited then
         v_ids := _take_within_limits(v_lanes, least(p_limit, c_most), v_now);
     else
-        v_ids := _take_onwards(v_lanes, least(p_limit, c_most), v_now);
+        v_ids := _take_next(v_lanes, least(p_limit, c_most), v_now);
     end if;
     if v_ids = '{}' then
         return;

@@ -28,7 +28,11 @@ set enable_mergejoin = off
 as $$
 declare
     v_now   constant timestamptz := _now();
+    v_floor constant record := _floor(v_now);
+    v_above constant jsonb  := case when v_floor.dear then v_floor.above end;
+    v_again constant timestamptz := _leases_again(v_now);
     v_lanes integer[];
+    v_lease timestamptz := v_again;
     v_due   timestamptz;
 begin
     -- First of all: what commits between this and a look further down is seen by that look.
@@ -42,11 +46,25 @@ begin
     end if;
     if exists (
         select from unnest(v_lanes) as lane (id)
-        cross join lateral (select from ready where lane_id = lane.id limit 1) as head
+        cross join lateral (
+            select from ready
+            where lane_id = lane.id and rank >= coalesce((v_above ->> lane.id::text)::bigint, -9223372036854775808)
+            limit 1
+        ) as head
     ) then
         due := interval '0';
         return next;
         return;
+    end if;
+    if v_again is null then
+        select min(lease.expires_at) into v_lease
+        from lease
+        where not (exists (select from pause) and (
+            select _is_paused(lane.agent, 'operator') from lane where lane.id = lease.lane_id
+        ));
+        if v_lease <= v_now is not true then
+            perform _rest_from_leases(v_now);
+        end if;
     end if;
     select least(
         (
@@ -56,13 +74,7 @@ begin
                 select run_at from scheduled where lane_id = lane.id order by run_at limit 1
             ) as first
         ),
-        (
-            select min(lease.expires_at)
-            from lease
-            where not (exists (select from pause) and (
-                select _is_paused(lane.agent, 'operator') from lane where lane.id = lease.lane_id
-            ))
-        ),
+        v_lease,
         (
             select expiry.expires_at
             from expiry join job on job.id = expiry.job_id
@@ -74,6 +86,7 @@ begin
             where until > v_now and (p_agents is null or agent = '*' or agent = any (p_agents))
         ),
         (select min(until) from spent_budget where until > v_now),
+        case when v_floor.dear then v_floor.until end,  -- when a claim looks at everything again
         (select min(due_at) from schedule)
     ) into v_due;
     due := case when v_due is not null then greatest(v_due - v_now, interval '0') end;

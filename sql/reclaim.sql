@@ -8,7 +8,8 @@
 --     one, and one that timed out, rests like a failure.
 --   * Jobs whose expires_at has come are cancelled.
 --   * Nothing of an agent that an operator paused is touched.
---   * Anybody may call it at any time; workers do when something is due.
+--   * Anybody may call it at any time; workers do when something is due. While another session keeps
+--     dead rows from being cleaned up, one that calls it often may be up to 30 s late.
 -- Locks     the jobs in id order, their leases and dependents, skip locked.
 -- Notifies  moonmind_queue; moonmind_queue_control with the worker's name.
 -- Events    expired or timed_out, then dead_lettered or cancelled where it applies.
@@ -27,28 +28,35 @@ set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
-    v_now  constant timestamptz := _now();
-    v_lost record;
+    v_now   constant timestamptz := _now();
+    v_found integer := 0;
+    v_lost  record;
 begin
     if coalesce(p_limit, 0) < 1 then
         raise exception 'reclaim needs a limit of at least 1, not %', p_limit
             using errcode = 'invalid_parameter_value';
     end if;
-    for v_lost in
-        select job.id
-        from lease
-        join job on job.id = lease.job_id
-        where lease.expires_at <= v_now and not _is_paused(job.agent, 'operator')
-        order by lease.job_id
-        limit p_limit
-        for update of job, lease skip locked
-    loop
-        state := _take_back(v_lost.id);
-        if state is not null then
-            job_id := v_lost.id;
-            return next;
+    if _leases_again(v_now) is null then
+        for v_lost in
+            select job.id
+            from lease
+            join job on job.id = lease.job_id
+            where lease.expires_at <= v_now and not _is_paused(job.agent, 'operator')
+            order by lease.job_id
+            limit p_limit
+            for update of job, lease skip locked
+        loop
+            v_found := v_found + 1;
+            state := _take_back(v_lost.id);
+            if state is not null then
+                job_id := v_lost.id;
+                return next;
+            end if;
+        end loop;
+        if v_found < p_limit then
+            perform _rest_from_leases(v_now);
         end if;
-    end loop;
+    end if;
     return query select * from _expire_due(p_limit);
 end;
 $$;

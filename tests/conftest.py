@@ -176,10 +176,16 @@ def migrated(create_database: Callable[..., str]) -> str:
 
 @pytest.fixture(scope="session")
 def template(create_database: Callable[..., str], migrated: str) -> str:
-    """The name of a migrated database with a movable clock, to clone from."""
+    """The name of a migrated database with a movable clock and no months yet, to clone from."""
     dsn = create_database(conninfo_to_dict(migrated)["dbname"])
     with psycopg.connect(dsn) as connection:
         connection.execute(MOVABLE_CLOCK)
+        months = connection.execute(
+            "select inhrelid::regclass::text from pg_inherits"
+            " where inhrelid::regclass::text ~ '^moonmind_queue[.](event|log_chunk)_[0-9_]+$'"
+        ).fetchall()
+        for (month,) in months:
+            connection.execute(f"drop table {month}")
     return str(conninfo_to_dict(dsn)["dbname"])
 
 

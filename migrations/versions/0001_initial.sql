@@ -96,7 +96,8 @@ create table moonmind_queue.job (
     on_dependency_failure moonmind_queue.dependency_policy not null default 'wait',
     rank         bigint      not null
 )
-with (fillfactor = 80);
+-- A life rewrites the row twice, and no index names what changes: half of each page stays free for that.
+with (fillfactor = 50);
 
 create unique index job_key_idx on moonmind_queue.job (key) where key is not null;
 
@@ -2049,6 +2050,39 @@ $$;
 
 comment on function moonmind_queue._failures_like(bigint, text) is 'Count an attempt''s failures of one sort.';
 -- <<<
+-- >>> sql/_floor.sql
+-- _floor(now) → where this session's last claims ended, by lane; until when that holds; whether a full look is dear.
+--
+-- Contract
+--   * Nothing where there is no such place, or it holds no longer: then begin at the most urgent.
+--   * A time further off than 30 s was set before the clock went back, and holds no longer either.
+create or replace function moonmind_queue._floor(
+    p_now     timestamptz,
+    out above jsonb,
+    out until timestamptz,
+    out dear  boolean
+)
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_hint constant text := current_setting('moonmind_queue.floor', true);
+begin
+    above := '{}';
+    dear := false;
+    if v_hint = '' is not false then
+        return;
+    end if;
+    until := v_hint::jsonb ->> 'until';
+    if until > p_now and until <= p_now + interval '30 s' then
+        above := v_hint::jsonb -> 'above';
+        dear := v_hint::jsonb -> 'dear';
+    end if;
+end;
+$$;
+
+comment on function moonmind_queue._floor(timestamptz) is 'Where claims of this session go on.';
+-- <<<
 -- >>> sql/_follow_up.sql
 -- _follow_up(jobs, event) → void; the jobs have ended with success or failure: what they list is enqueued.
 --
@@ -2216,6 +2250,22 @@ $$;
 
 comment on function moonmind_queue._is_paused(text, text) is 'Whether an agent is paused.';
 -- <<<
+-- >>> sql/_keep_floor.sql
+-- _keep_floor(above, until, dear) → void; claims of this session go on there, and look at everything again then.
+create or replace function moonmind_queue._keep_floor(p_above jsonb, p_until timestamptz, p_dear boolean)
+returns void
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+as $$
+begin
+    perform set_config(
+        'moonmind_queue.floor', jsonb_build_object('above', p_above, 'until', p_until, 'dear', p_dear)::text, false
+    );
+end;
+$$;
+
+comment on function moonmind_queue._keep_floor(jsonb, timestamptz, boolean) is 'Say where claims of this session go on.';
+-- <<<
 -- >>> sql/_lane.sql
 -- _lane(agent, kind, capabilities, payload, concurrency_key) → the id of their lane, made when it is new.
 --
@@ -2338,6 +2388,24 @@ end;
 $$;
 
 comment on function moonmind_queue._lanes(jsonb) is 'The lanes of jobs.';
+-- <<<
+-- >>> sql/_leases_again.sql
+-- _leases_again(now) → when this session is to look at all leases again; null: at once.
+--
+-- A time further off than 30 s was set before the clock went back.
+create or replace function moonmind_queue._leases_again(p_now timestamptz)
+returns timestamptz
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_again constant timestamptz := nullif(current_setting('moonmind_queue.leases', true), '');
+begin
+    return case when v_again > p_now and v_again <= p_now + interval '30 s' then v_again end;
+end;
+$$;
+
+comment on function moonmind_queue._leases_again(timestamptz) is 'When this session looks at all leases again.';
 -- <<<
 -- >>> sql/_lock_budgets.sql
 -- _lock_budgets() → void; nobody else reckons what is used up until this transaction ends.
@@ -2684,6 +2752,8 @@ comment on function moonmind_queue._lost_leases(bigint) is 'Lost leases of a job
 -- Contract
 --   * A month of which the default partition holds rows already stays there: rows never move.
 --   * Waits 50 ms at most for whoever uses the table; then that is left for next time.
+--   * None while the default partition has more than 8 MiB: all of it would be read while it is
+--     locked. A valid check constraint that says what it holds spares that; docs/retention.md.
 -- Locks     the table and its default partition, exclusively, until the transaction ends.
 create or replace function moonmind_queue._make_months(p_table text)
 returns integer
@@ -2692,16 +2762,23 @@ set search_path = moonmind_queue, pg_temp
 set lock_timeout = '50 ms'
 as $$
 declare
+    c_quickly constant bigint   := 8 * 1024 * 1024;  -- bytes that are read in a few milliseconds
+    c_default constant regclass := format('moonmind_queue.%I', p_table || '_default');
     v_made    integer := 0;
     v_from    timestamp;
     v_name    text;
     v_strayed boolean;
 begin
+    if pg_relation_size(c_default) > c_quickly
+        and not exists (select from pg_constraint where conrelid = c_default and contype = 'c' and convalidated)
+    then
+        return 0;
+    end if;
     for v_number in 0..2 loop
         v_from := date_trunc('month', _now() at time zone 'UTC') + v_number * interval '1 month';
         v_name := format('%s_%s', p_table, to_char(v_from, 'YYYY_MM'));
         continue when to_regclass(format('moonmind_queue.%I', v_name)) is not null;
-        execute format('select exists (select from moonmind_queue.%I where at >= $1 and at < $2)', p_table || '_default')
+        execute format('select exists (select from %s where at >= $1 and at < $2)', c_default)
         into v_strayed
         using v_from at time zone 'UTC', (v_from + interval '1 month') at time zone 'UTC';
         continue when v_strayed;
@@ -3448,6 +3525,44 @@ $$;
 
 comment on function moonmind_queue._repository(jsonb) is 'The repository of a payload in the form in which it is compared.';
 -- <<<
+-- >>> sql/_rest_after.sql
+-- _rest_after(rows) → how long to leave it after a look that walked over so many rows; null where it was cheap.
+--
+-- Contract
+--   * While another session keeps dead rows from being cleaned up, a look at few rows walks over all
+--     that ever were. Each costs up to 0.1 us: after this rest a twentieth of the time goes into looking.
+--   * Counted and not timed, so that a slow moment of the machine changes nothing.
+create or replace function moonmind_queue._rest_after(p_rows bigint)
+returns interval
+language sql
+immutable
+as $$
+    select case when p_rows >= 10000 then least(p_rows * interval '2 us', interval '30 s') end;
+$$;
+
+comment on function moonmind_queue._rest_after(bigint) is 'The rest after a look that was dear.';
+-- <<<
+-- >>> sql/_rest_from_leases.sql
+-- _rest_from_leases(now) → void; this session has looked at all leases, and nothing is left to take back.
+--
+-- Rows alive or dead are reckoned from the size of the table, for a look reads all of it.
+create or replace function moonmind_queue._rest_from_leases(p_now timestamptz)
+returns void
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    c_row  constant integer  := 160;  -- bytes
+    v_rest constant interval := _rest_after(pg_relation_size('lease') / c_row);
+begin
+    if v_rest is not null then
+        perform set_config('moonmind_queue.leases', (p_now + v_rest)::text, false);
+    end if;
+end;
+$$;
+
+comment on function moonmind_queue._rest_from_leases(timestamptz) is 'Do not look at all leases again too soon.';
+-- <<<
 -- >>> sql/_rest_in.sql
 -- _rest_in(text) → how long a text says that one has to wait; null where it does not say.
 --
@@ -3729,7 +3844,7 @@ comment on function moonmind_queue._spent(text, text) is 'Whether a budget is us
 -- <<<
 -- >>> sql/_take.sql
 -- _take(lanes, limit, now, floor, skip) → ids of the most urgent jobs of these lanes, locked and
---         out of ready; and where to look from next time.
+--         out of ready; where to look from next time; and how many rows that are gone it walked over.
 --
 -- floor has, by lane, the rank below which it does not look: index entries of jobs that were taken
 -- stay until vacuum comes, and every claim would walk them all. skip is how many of those above to
@@ -3741,6 +3856,8 @@ comment on function moonmind_queue._spent(text, text) is 'Whether a budget is us
 --   * Who deletes the row of ready has the job: a row that was gone already is no claim.
 --   * The dependency subquery guards the claim: no job is taken whose needs are not all met.
 --   * Jobs that have become pointless are left for reclaim() to cancel.
+--   * gone counts the entries that the index gave and that led to no row: there are many of them
+--     where another session keeps them from being cleaned up. 0 with track_counts off.
 -- Locks     rows of job, skip locked; then those of ready, which nobody else can hold now.
 create or replace function moonmind_queue._take(
     p_lanes     integer[],
@@ -3749,7 +3866,8 @@ create or replace function moonmind_queue._take(
     p_floor     jsonb default '{}',
     p_skip      integer default 0,
     out job_ids bigint[],
-    out floor   jsonb
+    out floor   jsonb,
+    out gone    bigint
 )
 language plpgsql
 set search_path = moonmind_queue, pg_temp
@@ -3763,6 +3881,8 @@ set enable_bitmapscan = off
 as $$
 declare
     v_depth integer := p_limit + 10;
+    v_gone  bigint  := pg_stat_get_xact_tuples_returned('ready_order_idx'::regclass)
+        - pg_stat_get_xact_tuples_fetched('ready_order_idx'::regclass);
     v_seen  integer;
     v_more  bigint[];
     v_floor jsonb;
@@ -3815,8 +3935,10 @@ begin
         )
         select (select count(*) from heads),
                array(select unnest(ids) from reached),
-               jsonb_object_agg(lane_id, rank)
-        into v_seen, v_more, v_floor
+               jsonb_object_agg(lane_id, rank),
+               pg_stat_get_xact_tuples_returned('ready_order_idx'::regclass)
+               - pg_stat_get_xact_tuples_fetched('ready_order_idx'::regclass) - v_gone
+        into v_seen, v_more, v_floor, gone
         from reached;
 
         job_ids := job_ids || v_more;
@@ -3882,15 +4004,44 @@ $$;
 
 comment on function moonmind_queue._take_back(bigint) is 'End a lease that ran out.';
 -- <<<
+-- >>> sql/_take_next.sql
+-- _take_next(lanes, limit, now) → ids of the most urgent jobs of these lanes, locked and out of ready, for a claim.
+--
+-- Contract
+--   * Of few, always the most urgent; unless this session has found that a look at all of them is dear.
+-- Locks     as _take(), and _take_onwards() for many.
+create or replace function moonmind_queue._take_next(p_lanes integer[], p_limit integer, p_now timestamptz)
+returns bigint[]
+language plpgsql
+set search_path = moonmind_queue, pg_temp
+as $$
+declare
+    v_taken record;
+begin
+    if p_limit >= 100 or current_setting('moonmind_queue.floor', true) <> '' then
+        return _take_onwards(p_lanes, p_limit, p_now);
+    end if;
+    v_taken := _take(p_lanes, p_limit, p_now);
+    if _rest_after(v_taken.gone) is not null then
+        perform _keep_floor(v_taken.floor, p_now + _rest_after(v_taken.gone), true);
+    end if;
+    return v_taken.job_ids;
+end;
+$$;
+
+comment on function moonmind_queue._take_next(integer[], integer, timestamptz) is 'Lock the most urgent claimable jobs.';
+-- <<<
 -- >>> sql/_take_onwards.sql
 -- _take_onwards(lanes, limit, now) → as _take(), going on where this session's last claim ended.
 --
 -- Contract
---   * Only for claims of many: whoever takes few at a time gets the most urgent ones, always.
---   * Those who do so at once begin one behind the other, each a limit further down: what another
---     is about to take would have to be tried row by row.
+--   * For claims of many, and for all while a full look is dear: where another session keeps dead
+--     rows from being cleaned up, it walks them all.
 --   * What came below that meanwhile (a late commit, a retry, a higher priority, what another left)
---     is found by a full look: at once when there is too little above, and once a second anyway.
+--     is found by a full look: where there is too little above, or a second later. After a dear
+--     look only so much later that looking takes a twentieth of the time, and within 30 seconds.
+--   * Those who take many at once begin one behind the other, each a limit further down: what
+--     another is about to take would have to be tried row by row.
 --   * Where to go on is a setting of the session, and a hint: whoever uses the session next, as
 --     behind a pooler, may follow it, for it holds of the lanes and not of a worker.
 -- Locks     an advisory lock, the place in that order, until the transaction ends; then as _take().
@@ -3900,41 +4051,47 @@ language plpgsql
 set search_path = moonmind_queue, pg_temp
 as $$
 declare
-    c_many      constant integer  := 100;
-    c_places    constant integer  := 16;
-    c_full_look constant interval := interval '1 s';
-    v_hint  jsonb := coalesce(nullif(current_setting('moonmind_queue.floor', true), ''), '{}');
-    v_until timestamptz := v_hint ->> 'until';
-    v_floor jsonb := '{}';
-    v_place integer;
+    c_many    constant boolean  := p_limit >= 100;
+    c_places  constant integer  := 16;
+    c_soonest constant interval := interval '1 s';
+    v_hint  record  := _floor(p_now);
+    v_above jsonb   := case when c_many or v_hint.dear then v_hint.above else '{}' end;
+    v_place integer := 0;
     v_taken record;
+    v_more  record;
+    v_gone  bigint;
     v_ids   bigint[];
 begin
-    if p_limit < c_many then
-        return (_take(p_lanes, p_limit, p_now)).job_ids;
+    if c_many then
+        select coalesce(min(place), c_places) into v_place
+        from (
+            select place
+            from generate_series(0, c_places - 1) as place
+            where pg_try_advisory_xact_lock(
+                hashtextextended('moonmind_queue.claim', c_places * coalesce(p_lanes[1], 0)::bigint + place)
+            )
+            limit 1
+        ) as free;
     end if;
-    if v_until > p_now and v_until <= p_now + c_full_look then
-        v_floor := v_hint;
-    else
-        v_until := p_now + c_full_look;
-    end if;
-    select place into v_place
-    from generate_series(0, c_places - 1) as place
-    where pg_try_advisory_xact_lock(
-        hashtextextended('moonmind_queue.claim', c_places * coalesce(p_lanes[1], 0)::bigint + place)
-    )
-    limit 1;
-    v_place := coalesce(v_place, c_places);
-    v_taken := _take(p_lanes, p_limit, p_now, v_floor, v_place * p_limit);
+    v_taken := _take(p_lanes, p_limit, p_now, v_above, v_place * p_limit);
     v_ids := v_taken.job_ids;
-    if cardinality(v_ids) < p_limit and (v_place > 0 or v_floor <> '{}') then
-        v_ids := v_ids || (_take(p_lanes, p_limit - cardinality(v_ids), p_now)).job_ids;
+    v_gone := v_taken.gone;
+    if cardinality(v_ids) < p_limit and (v_place > 0 or v_above <> '{}' and not v_hint.dear) then
+        v_above := case when v_hint.dear then v_above else '{}' end;
+        v_more := _take(p_lanes, p_limit - cardinality(v_ids), p_now, v_above);
+        v_ids := v_ids || v_more.job_ids;
+        v_gone := v_gone + v_more.gone;
     end if;
-    -- Too little: whatever comes now is to be found at once.
-    v_hint := case when cardinality(v_ids) = p_limit
-        then v_taken.floor || jsonb_build_object('until', v_until) else '{}' end;
-    if v_hint <> '{}' or v_floor <> '{}' then
-        perform set_config('moonmind_queue.floor', v_hint::text, false);
+    if v_above = '{}' then  -- everything was looked at
+        v_hint.dear := _rest_after(v_gone) is not null;
+        v_hint.until := p_now + greatest(_rest_after(v_gone), c_soonest);
+    end if;
+
+    -- Too little: whatever comes now is to be found at once, unless that is dear.
+    if v_hint.dear or c_many and cardinality(v_ids) = p_limit then
+        perform _keep_floor(v_hint.above || v_taken.floor, v_hint.until, v_hint.dear);
+    elsif c_many and v_above = '{}' or v_hint.above = '{}' then
+        perform set_config('moonmind_queue.floor', '', false);
     end if;
     return v_ids;
 end;
@@ -4600,7 +4757,8 @@ comment on function moonmind_queue.cancel(bigint, text) is 'Cancel a job, or ask
 --     whose required capabilities are all offered, whose dependencies are all met, within the
 --     limits of run_limit and the policy of the login.
 --   * The most urgent first. A claim of 100 or more may be a second late to notice one that came
---     before those of the last claim, or that another claim as large was thought to take.
+--     before those of the last claim, or that another claim as large was thought to take; while a
+--     session keeps dead rows from being cleaned up any claim may be, and up to 30 seconds.
 --   * With job_ids only of these. One that is not claimable now is not returned.
 --   * Each job is claimed, or running at once with start; its attempt is one higher and its token
 --     new. The pair (id, token) is the lease: every write of the holder carries it.
@@ -4671,7 +4829,7 @@ begin
     elsif v_limited then
         v_ids := _take_within_limits(v_lanes, least(p_limit, c_most), v_now);
     else
-        v_ids := _take_onwards(v_lanes, least(p_limit, c_most), v_now);
+        v_ids := _take_next(v_lanes, least(p_limit, c_most), v_now);
     end if;
     if v_ids = '{}' then
         return;
@@ -5673,7 +5831,11 @@ set enable_mergejoin = off
 as $$
 declare
     v_now   constant timestamptz := _now();
+    v_floor constant record := _floor(v_now);
+    v_above constant jsonb  := case when v_floor.dear then v_floor.above end;
+    v_again constant timestamptz := _leases_again(v_now);
     v_lanes integer[];
+    v_lease timestamptz := v_again;
     v_due   timestamptz;
 begin
     -- First of all: what commits between this and a look further down is seen by that look.
@@ -5687,11 +5849,25 @@ begin
     end if;
     if exists (
         select from unnest(v_lanes) as lane (id)
-        cross join lateral (select from ready where lane_id = lane.id limit 1) as head
+        cross join lateral (
+            select from ready
+            where lane_id = lane.id and rank >= coalesce((v_above ->> lane.id::text)::bigint, -9223372036854775808)
+            limit 1
+        ) as head
     ) then
         due := interval '0';
         return next;
         return;
+    end if;
+    if v_again is null then
+        select min(lease.expires_at) into v_lease
+        from lease
+        where not (exists (select from pause) and (
+            select _is_paused(lane.agent, 'operator') from lane where lane.id = lease.lane_id
+        ));
+        if v_lease <= v_now is not true then
+            perform _rest_from_leases(v_now);
+        end if;
     end if;
     select least(
         (
@@ -5701,13 +5877,7 @@ begin
                 select run_at from scheduled where lane_id = lane.id order by run_at limit 1
             ) as first
         ),
-        (
-            select min(lease.expires_at)
-            from lease
-            where not (exists (select from pause) and (
-                select _is_paused(lane.agent, 'operator') from lane where lane.id = lease.lane_id
-            ))
-        ),
+        v_lease,
         (
             select expiry.expires_at
             from expiry join job on job.id = expiry.job_id
@@ -5719,6 +5889,7 @@ begin
             where until > v_now and (p_agents is null or agent = '*' or agent = any (p_agents))
         ),
         (select min(until) from spent_budget where until > v_now),
+        case when v_floor.dear then v_floor.until end,  -- when a claim looks at everything again
         (select min(due_at) from schedule)
     ) into v_due;
     due := case when v_due is not null then greatest(v_due - v_now, interval '0') end;
@@ -6165,7 +6336,8 @@ comment on function moonmind_queue.read_events(text, integer) is 'Follow the eve
 --     one, and one that timed out, rests like a failure.
 --   * Jobs whose expires_at has come are cancelled.
 --   * Nothing of an agent that an operator paused is touched.
---   * Anybody may call it at any time; workers do when something is due.
+--   * Anybody may call it at any time; workers do when something is due. While another session keeps
+--     dead rows from being cleaned up, one that calls it often may be up to 30 s late.
 -- Locks     the jobs in id order, their leases and dependents, skip locked.
 -- Notifies  moonmind_queue; moonmind_queue_control with the worker's name.
 -- Events    expired or timed_out, then dead_lettered or cancelled where it applies.
@@ -6184,28 +6356,35 @@ set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
-    v_now  constant timestamptz := _now();
-    v_lost record;
+    v_now   constant timestamptz := _now();
+    v_found integer := 0;
+    v_lost  record;
 begin
     if coalesce(p_limit, 0) < 1 then
         raise exception 'reclaim needs a limit of at least 1, not %', p_limit
             using errcode = 'invalid_parameter_value';
     end if;
-    for v_lost in
-        select job.id
-        from lease
-        join job on job.id = lease.job_id
-        where lease.expires_at <= v_now and not _is_paused(job.agent, 'operator')
-        order by lease.job_id
-        limit p_limit
-        for update of job, lease skip locked
-    loop
-        state := _take_back(v_lost.id);
-        if state is not null then
-            job_id := v_lost.id;
-            return next;
+    if _leases_again(v_now) is null then
+        for v_lost in
+            select job.id
+            from lease
+            join job on job.id = lease.job_id
+            where lease.expires_at <= v_now and not _is_paused(job.agent, 'operator')
+            order by lease.job_id
+            limit p_limit
+            for update of job, lease skip locked
+        loop
+            v_found := v_found + 1;
+            state := _take_back(v_lost.id);
+            if state is not null then
+                job_id := v_lost.id;
+                return next;
+            end if;
+        end loop;
+        if v_found < p_limit then
+            perform _rest_from_leases(v_now);
         end if;
-    end loop;
+    end if;
     return query select * from _expire_due(p_limit);
 end;
 $$;

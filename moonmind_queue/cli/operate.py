@@ -36,8 +36,6 @@ def migrate(print_only: bool) -> None:
     before = migrations.current(dsn)
     migrations.upgrade(dsn)
     after = migrations.current(dsn)
-    with opened() as queue:
-        queue.maintain()  # the months of the history that begins now
     click.echo(
         f"the schema is at revision {after} already"
         if before == after

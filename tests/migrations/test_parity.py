@@ -1,5 +1,6 @@
 """The migrations lead exactly to what sql/ describes, however they are run."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from moonmind_queue import errors, migrate
+from moonmind_queue import connect, errors, migrate
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "migrations"))
@@ -95,8 +96,23 @@ def test_migrated_equals_described(create_database, migrated):
         connection.execute("set plpgsql.extra_errors = 'all'")
         for text in freeze.current().values():
             connection.execute(text)
+        connection.execute("select moonmind_queue.maintain()")
 
     assert catalog(migrated) == catalog(described)
+
+
+def test_there_are_months_before_the_first_event(create_database):
+    """Whoever migrates, in whatever way: nothing goes to the partition for what has no month."""
+    dsn = create_database()
+    migrate.upgrade(dsn)
+    with connect(dsn) as queue:
+        queue.enqueue("k")
+
+        [[where]] = queue.connection.execute(
+            "select tableoid::regclass::text from moonmind_queue.event"
+        ).fetchall()
+
+    assert re.search(r"event_\d{4}_\d\d$", where)
 
 
 def test_every_change_in_sql_is_frozen_in_a_revision():

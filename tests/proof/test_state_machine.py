@@ -116,6 +116,11 @@ class _Machine(RuleBasedStateMachine):
         self.bench, self.queue = bench, Queue(bench.connection)
         bench.sequences += 1
         bench.connection.execute(EMPTY)
+        if (
+            bench.sequences % 100 == 0
+        ):  # or what is gone makes looks dear, which the model does not know
+            bench.connection.execute("vacuum moonmind_queue.lease, moonmind_queue.ready")
+        bench.connection.execute("reset moonmind_queue.floor; reset moonmind_queue.leases")
         bench.clock.freeze()
         self.model = Model(bench.clock.now, bench.connection.info.user)
         self.held: list[ClaimedJob] = []

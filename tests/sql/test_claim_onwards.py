@@ -105,3 +105,75 @@ def test_dead_rows_cost_a_claim_nothing(here, session):
     claimed(here, 100)
 
     assert pages() < 1.2 * first
+
+
+@pytest.fixture
+def moved(fresh, clock_of):
+    """The clock of a database of its own, where dead rows are nobody else's."""
+    clock = clock_of(fresh)
+    clock.freeze()
+    return clock
+
+
+@pytest.fixture
+def holder(session):
+    """A session that keeps dead rows from being cleaned up, once it has looked at anything."""
+    return session()
+
+
+@pytest.fixture
+def dear(here, moved, holder):
+    """Make a full look dear: rows that are gone and cannot be cleaned up stand before all jobs."""
+    here.enqueue("k")
+    [job] = here.claim("w")
+    here.connection.execute(
+        "insert into moonmind_queue.ready (lane_id, rank, job_id)"
+        " select lane_id, rank - 10^12::bigint, number"
+        " from moonmind_queue.job, generate_series(1, 150000) as number"
+    )
+    holder.execute("set transaction isolation level repeatable read")
+    holder.execute("select count(*) from moonmind_queue.ready")
+    here.connection.execute("delete from moonmind_queue.ready")
+    here.complete(job)
+    return here
+
+
+def test_where_a_look_is_dear_few_go_on_too_for_a_while(dear, moved):
+    """Not for longer than half a minute."""
+    jobs = dear.enqueue_many([{"kind": "k"}] * 9)
+    assert claimed(dear, 1) == jobs[:1]
+    more = dear.enqueue("k", priority=9)
+    assert claimed(dear, 2) == jobs[1:3]
+
+    moved.advance(30 * SECOND)
+
+    assert claimed(dear, 2) == [more, jobs[3]]
+
+
+def test_where_a_look_is_dear_nobody_looks_again_before_it_is_time(dear, moved):
+    """Not even who finds nothing; how long a worker may sleep until then it is told."""
+    jobs = dear.enqueue_many([{"kind": "k"}] * 3)
+    assert claimed(dear, 1) == jobs[:1]
+    assert dear.next_due()[0] == timedelta(0)
+    more = dear.enqueue("k", priority=9)
+
+    assert claimed(dear, 9) == jobs[1:]
+    assert claimed(dear, 9) == []
+    due, _ = dear.next_due()
+    assert timedelta(0) < due <= 30 * SECOND
+    moved.advance(due)
+    assert dear.next_due()[0] == timedelta(0)
+    assert claimed(dear, 9) == [more]
+
+
+def test_a_dear_look_is_forgotten_when_one_is_cheap_again(dear, holder, moved):
+    """As soon as somebody has cleaned up, the most urgent comes first."""
+    jobs = dear.enqueue_many([{"kind": "k"}] * 5)
+    assert claimed(dear, 1) == jobs[:1]
+    holder.rollback()
+    dear.connection.execute("vacuum moonmind_queue.ready")
+    moved.advance(30 * SECOND)
+    assert claimed(dear, 1) == jobs[1:2]
+    more = dear.enqueue("k", priority=9)
+
+    assert claimed(dear, 1) == [more]

@@ -84,6 +84,55 @@ def test_an_event_of_a_month_that_nobody_made_is_kept_all_the_same(queue, db, cl
     assert months(db)[0] == "event_2026_02"
 
 
+@pytest.fixture
+def strayed(here, fresh, clock_of):
+    """Many events of this month in the default partition; returns its size, in bytes."""
+    clock = clock_of(fresh)
+    clock.freeze()
+    here.enqueue("k")
+    here.connection.execute(
+        "insert into moonmind_queue.event (job_id, seq, at, type)"
+        " select 1, number, moonmind_queue._now(), 'progress'"
+        " from generate_series(2, 150000) as number"
+    )
+    return here.select("select pg_relation_size('moonmind_queue.event_default') as size")[0]["size"]
+
+
+def test_a_large_default_partition_is_not_read_while_it_is_locked(here, strayed):
+    """Whoever claims would wait behind that; so the history has no months, and the logs do."""
+    assert strayed > 8 * 1024**2
+
+    assert maintain(here) == {"partitions made": 3}
+    assert months(here.connection, "log_chunk") == [
+        "log_chunk_2026_01",
+        "log_chunk_2026_02",
+        "log_chunk_2026_03",
+    ]
+
+
+def test_a_constraint_says_that_it_need_not_be_read(here, strayed):
+    """The way out: PostgreSQL sees by it that the default partition has no row of new months."""
+    connection = here.connection
+    connection.execute(
+        "alter table moonmind_queue.event_default"
+        " add constraint until_now check (at < '2026-02-01Z') not valid"
+    )
+    assert maintain(here) == {"partitions made": 3}
+    connection.execute("alter table moonmind_queue.event_default validate constraint until_now")
+    read = "select pg_stat_get_xact_tuples_returned('moonmind_queue.event_default'::regclass)"
+    with connection.transaction():
+        [[before]] = connection.execute(read).fetchall()
+        connection.execute(
+            "create table moonmind_queue.event_2026_02 partition of moonmind_queue.event"
+            " for values from ('2026-02-01Z') to ('2026-03-01Z')"
+        )
+        [[after]] = connection.execute(read).fetchall()
+
+    assert after == before
+    assert maintain(here) == {"partitions made": 1}
+    assert months(connection) == ["event_2026_02", "event_2026_03"]
+
+
 def test_a_month_is_dropped_when_the_last_job_is_gone_that_it_tells_of(queue, db, clock):
     """Whoever is live keeps the month of each of its events; the rest of them go."""
     maintain(queue)

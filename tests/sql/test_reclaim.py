@@ -165,3 +165,56 @@ def test_idle_workers_are_woken(here, sleeper, fresh, clock_of):
 
     [notice] = listener.notifies(timeout=5, stop_after=1)
     assert notice.payload == "claude"
+
+
+@pytest.fixture
+def crowded(here, session, fresh, clock_of):
+    """A queue with a lease that lasts half a second; many are gone and stay in the table."""
+    clock = clock_of(fresh)
+    clock.freeze()
+    here.enqueue("k")
+    here.claim("w", lease=SECOND / 2)
+    here.connection.execute(
+        "insert into moonmind_queue.lease"
+        " (job_id, token, attempt, lane_id, expires_at, deadline_at, worker)"
+        " select -number, number, 1, 1, 'infinity', 'infinity', 'w'"
+        " from generate_series(1, 90000) as number"
+    )
+    holder = session()
+    holder.execute("set transaction isolation level repeatable read")
+    holder.execute("select count(*) from moonmind_queue.lease")
+    here.connection.execute("delete from moonmind_queue.lease where job_id < 0")
+    return clock
+
+
+def test_where_it_is_dear_to_look_at_leases_a_session_rests_from_it(here, crowded):
+    """They would all be walked over each time; what runs out meanwhile is taken back later."""
+    assert here.next_due()[0] == SECOND / 2
+    again, _ = here.next_due()
+    assert timedelta(0) < again < SECOND / 4
+
+    crowded.advance(SECOND / 2 - again / 2)
+    assert here.next_due()[0] == again / 2
+    crowded.advance(again / 2)
+    assert here.reclaim() == []
+    assert here.next_due()[0] == again / 2
+    crowded.advance(again / 2)
+    assert len(here.reclaim()) == 1
+
+
+def test_a_look_that_finds_an_expired_lease_leaves_it_to_be_taken_back(here, crowded):
+    """A worker asks what is due before it takes anything back: that is no reason to rest."""
+    crowded.advance(SECOND)
+    assert here.next_due()[0] == timedelta(0)
+
+    assert len(here.reclaim()) == 1
+
+
+def test_a_look_that_takes_as_much_as_was_asked_for_does_not_rest(here, crowded):
+    """There may be more."""
+    for _ in range(2):
+        here.enqueue("k")
+        here.claim("w", lease=SECOND / 2)
+    crowded.advance(SECOND)
+
+    assert [len(here.reclaim(limit=2)) for _ in range(3)] == [2, 1, 0]
