@@ -22,13 +22,16 @@ declare
     v_job job;
 begin
     for v_job in
-        select job.*
-        from expiry
-        join job on job.id = expiry.job_id
-        where expiry.expires_at <= v_now and not _is_paused(job.agent, 'operator')
-        order by expiry.expires_at, job.id
+        with due as materialized (
+            select job_id from expiry where expires_at <= v_now order by expires_at, job_id
+        )
+        select mine.*
+        from due
+        cross join lateral (  -- a fence: from each time to its job, whatever statistics say
+            select * from job where id = due.job_id and not _is_paused(agent, 'operator')
+            for update skip locked
+        ) as mine
         limit p_limit
-        for update of job skip locked
     loop
         select * into v_job from job where id = v_job.id;  -- one before it may have taken it along
         if v_job.state in ('waiting', 'queued', 'blocked') then

@@ -28,8 +28,10 @@ begin
         cross join lateral (
             select r.lane_id, r.rank, r.job_id
             from ready r
-            join job on job.id = r.job_id
-            where r.lane_id = lane.id and (job.expires_at is null or job.expires_at > p_now)
+            cross join lateral (  -- a fence: from each head to its job, whatever statistics say
+                select from job where id = r.job_id and (expires_at is null or expires_at > p_now) offset 0
+            ) as live
+            where r.lane_id = lane.id
             order by r.rank, r.job_id
             limit 1
         ) as head

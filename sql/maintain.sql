@@ -33,8 +33,8 @@ begin
     if not pg_try_advisory_xact_lock(hashtextextended('moonmind_queue.maintain', 0)) then
         return;
     end if;
-    -- prune() looks at every job; created_at has an index that says when that is not needed.
-    if exists (
+    -- prune() looks at every job; the first one tells when that is not needed, or else the index on created_at.
+    if (select created_at from job order by id limit 1) < v_now - v_keep and exists (
         select from job
         where created_at < v_now - v_keep and finished_at < v_now - v_keep
           and not exists (select from dependency where needs_job_id = job.id)

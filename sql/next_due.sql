@@ -77,8 +77,10 @@ begin
         v_lease,
         (
             select expiry.expires_at
-            from expiry join job on job.id = expiry.job_id
-            where not _is_paused(job.agent, 'operator')
+            from expiry
+            cross join lateral (  -- a fence: from each time to its job, whatever statistics say
+                select from job where id = expiry.job_id and not _is_paused(agent, 'operator') offset 0
+            ) as live
             order by expiry.expires_at limit 1
         ),
         (

@@ -59,8 +59,10 @@ begin
         (
             select r.rank, r.job_id
             from ready r
-            join job on job.id = r.job_id
-            where r.lane_id = lane.id and (job.expires_at is null or job.expires_at > v_now)
+            cross join lateral (  -- a fence: from each head to its job, whatever statistics say
+                select from job where id = r.job_id and (expires_at is null or expires_at > v_now) offset 0
+            ) as live
+            where r.lane_id = lane.id
             order by r.rank, r.job_id
             limit p_limit
         )
@@ -68,9 +70,10 @@ begin
         (  -- what a claim would move to ready first
             select s.rank, s.job_id
             from scheduled s
-            join job on job.id = s.job_id
+            cross join lateral (
+                select from job where id = s.job_id and (expires_at is null or expires_at > v_now) offset 0
+            ) as live
             where s.lane_id = lane.id and s.run_at <= v_now
-              and (job.expires_at is null or job.expires_at > v_now)
             order by s.run_at
             limit 1000
         )

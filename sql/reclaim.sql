@@ -38,13 +38,19 @@ begin
     end if;
     if _leases_again(v_now) is null then
         for v_lost in
-            select job.id
-            from lease
-            join job on job.id = lease.job_id
-            where lease.expires_at <= v_now and not _is_paused(job.agent, 'operator')
-            order by lease.job_id
+            with expired as materialized (
+                select job_id from lease where expires_at <= v_now
+            )
+            select mine.id
+            from (select job_id from expired order by job_id) as lost
+            cross join lateral (  -- a fence: from each lease to its job, whatever statistics say
+                select job.id
+                from job
+                join lease on lease.job_id = job.id
+                where job.id = lost.job_id and lease.expires_at <= v_now and not _is_paused(job.agent, 'operator')
+                for update of job, lease skip locked
+            ) as mine
             limit p_limit
-            for update of job, lease skip locked
         loop
             v_found := v_found + 1;
             state := _take_back(v_lost.id);

@@ -1937,13 +1937,16 @@ declare
     v_job job;
 begin
     for v_job in
-        select job.*
-        from expiry
-        join job on job.id = expiry.job_id
-        where expiry.expires_at <= v_now and not _is_paused(job.agent, 'operator')
-        order by expiry.expires_at, job.id
+        with due as materialized (
+            select job_id from expiry where expires_at <= v_now order by expires_at, job_id
+        )
+        select mine.*
+        from due
+        cross join lateral (  -- a fence: from each time to its job, whatever statistics say
+            select * from job where id = due.job_id and not _is_paused(agent, 'operator')
+            for update skip locked
+        ) as mine
         limit p_limit
-        for update of job skip locked
     loop
         select * into v_job from job where id = v_job.id;  -- one before it may have taken it along
         if v_job.state in ('waiting', 'queued', 'blocked') then
@@ -4185,8 +4188,10 @@ begin
         cross join lateral (
             select r.lane_id, r.rank, r.job_id
             from ready r
-            join job on job.id = r.job_id
-            where r.lane_id = lane.id and (job.expires_at is null or job.expires_at > p_now)
+            cross join lateral (  -- a fence: from each head to its job, whatever statistics say
+                select from job where id = r.job_id and (expires_at is null or expires_at > p_now) offset 0
+            ) as live
+            where r.lane_id = lane.id
             order by r.rank, r.job_id
             limit 1
         ) as head
@@ -5746,8 +5751,8 @@ begin
     if not pg_try_advisory_xact_lock(hashtextextended('moonmind_queue.maintain', 0)) then
         return;
     end if;
-    -- prune() looks at every job; created_at has an index that says when that is not needed.
-    if exists (
+    -- prune() looks at every job; the first one tells when that is not needed, or else the index on created_at.
+    if (select created_at from job order by id limit 1) < v_now - v_keep and exists (
         select from job
         where created_at < v_now - v_keep and finished_at < v_now - v_keep
           and not exists (select from dependency where needs_job_id = job.id)
@@ -5880,8 +5885,10 @@ begin
         v_lease,
         (
             select expiry.expires_at
-            from expiry join job on job.id = expiry.job_id
-            where not _is_paused(job.agent, 'operator')
+            from expiry
+            cross join lateral (  -- a fence: from each time to its job, whatever statistics say
+                select from job where id = expiry.job_id and not _is_paused(agent, 'operator') offset 0
+            ) as live
             order by expiry.expires_at limit 1
         ),
         (
@@ -6095,8 +6102,10 @@ begin
         (
             select r.rank, r.job_id
             from ready r
-            join job on job.id = r.job_id
-            where r.lane_id = lane.id and (job.expires_at is null or job.expires_at > v_now)
+            cross join lateral (  -- a fence: from each head to its job, whatever statistics say
+                select from job where id = r.job_id and (expires_at is null or expires_at > v_now) offset 0
+            ) as live
+            where r.lane_id = lane.id
             order by r.rank, r.job_id
             limit p_limit
         )
@@ -6104,9 +6113,10 @@ begin
         (  -- what a claim would move to ready first
             select s.rank, s.job_id
             from scheduled s
-            join job on job.id = s.job_id
+            cross join lateral (
+                select from job where id = s.job_id and (expires_at is null or expires_at > v_now) offset 0
+            ) as live
             where s.lane_id = lane.id and s.run_at <= v_now
-              and (job.expires_at is null or job.expires_at > v_now)
             order by s.run_at
             limit 1000
         )
@@ -6366,13 +6376,19 @@ begin
     end if;
     if _leases_again(v_now) is null then
         for v_lost in
-            select job.id
-            from lease
-            join job on job.id = lease.job_id
-            where lease.expires_at <= v_now and not _is_paused(job.agent, 'operator')
-            order by lease.job_id
+            with expired as materialized (
+                select job_id from lease where expires_at <= v_now
+            )
+            select mine.id
+            from (select job_id from expired order by job_id) as lost
+            cross join lateral (  -- a fence: from each lease to its job, whatever statistics say
+                select job.id
+                from job
+                join lease on lease.job_id = job.id
+                where job.id = lost.job_id and lease.expires_at <= v_now and not _is_paused(job.agent, 'operator')
+                for update of job, lease skip locked
+            ) as mine
             limit p_limit
-            for update of job, lease skip locked
         loop
             v_found := v_found + 1;
             state := _take_back(v_lost.id);

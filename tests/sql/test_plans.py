@@ -146,6 +146,16 @@ def test_nothing_that_happens_often_scans(crowd, statement, bound):
     assert pages(crowd, statement) < bound
 
 
+def test_nobody_looks_for_old_jobs_where_the_first_is_young(fresh):
+    """What vacuum has not seen yet is in no range of the index on the time of creation."""
+    with psycopg.connect(fresh) as connection:
+        connection.execute("select moonmind_queue.maintain()")  # makes the months
+        for _ in range(20):
+            Queue(connection).enqueue_many([{"kind": "k"}] * 1000)
+
+        assert pages(connection, "select * from moonmind_queue.maintain()") < 400
+
+
 @pytest.mark.parametrize("lost", [1, 20])
 def test_leases_are_renewed_and_taken_back_by_their_keys(crowd, lost):
     """However many jobs there are, what renew and reclaim look at grows with the leases alone."""
@@ -270,3 +280,46 @@ def test_renewals_update_leases_in_place(here, session, updates):
     renewed, in_place = updates("lease", 600)
     assert renewed == 600
     assert in_place >= 570
+
+
+# A table that seems to hold almost nothing is where a plan would like to begin.
+SEEMS_SMALL = "update pg_class set reltuples = 1, relpages = 1000000 where oid = %s::regclass"
+SEEMS_LARGE = "update pg_class set reltuples = 1e9, relpages = 1 where oid = any (%s::regclass[])"
+OTHERS = [
+    f"moonmind_queue.{name}" for name in ("lease", "ready", "scheduled", "expiry", "dependency")
+]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "select * from moonmind_queue.reclaim()",
+        "select * from moonmind_queue.next_due('{nobody}')",
+        "select * from moonmind_queue.peek('{codex}')",
+        "select * from moonmind_queue.claim('w', '{codex}')",
+        "select * from moonmind_queue.renew(array[%(id)s], array[%(token)s], '120 s')",
+        "select moonmind_queue.complete(%(id)s, %(token)s)",
+        "select moonmind_queue.fail(%(id)s, %(token)s, 'no')",
+        "select moonmind_queue.release(%(id)s, %(token)s)",
+        "select moonmind_queue.append_event(%(id)s, %(token)s, 'progress')",
+        "select moonmind_queue.cancel(%(id)s)",
+        "select moonmind_queue.enqueue('k', p_after => array[%(id)s])",
+        "select * from moonmind_queue.read_events(moonmind_queue.event_cursor(p_last => 5))",
+        "select * from moonmind_queue.job_overview where id = %(id)s",
+        "select * from moonmind_queue.job_history where job_id = %(id)s",
+    ],
+)
+def test_no_statistics_lead_to_a_look_at_all_jobs(crowd, statement):
+    """As while another session keeps dead rows: who looks at a few leases reads no other job."""
+    queue = Queue(crowd)
+    lost, due, held = queue.claim("w", agents=["codex"], limit=3)
+    crowd.execute(
+        "update moonmind_queue.lease set expires_at = moonmind_queue._now() where job_id = %s",
+        [lost.id],
+    )
+    crowd.execute("insert into moonmind_queue.expiry values (moonmind_queue._now(), %s)", [due.id])
+    queue.set_limit("agent", "codex", 200)
+    crowd.execute(SEEMS_SMALL, ["moonmind_queue.job"])
+    crowd.execute(SEEMS_LARGE, [OTHERS])
+
+    assert pages(crowd, statement % {"id": held.id, "token": held.token}) < 500

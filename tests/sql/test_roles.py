@@ -224,6 +224,7 @@ def test_every_function_pins_its_path(db):
     assert sorted(loose) == [
         ("_is_met",),
         ("_rank",),
+        ("_rest_after",),
         ("_task_event",),
         ("_task_state",),
     ]  # they name nothing, so that the planner can inline them
