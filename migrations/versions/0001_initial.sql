@@ -5811,7 +5811,9 @@ comment on function moonmind_queue.maintain(integer) is 'Delete what is too old,
 -- Contract
 --   * due is 0 when there is something to claim, to take back, to resume or to schedule now; else how long until
 --     time alone brings that; null when there is nothing that time could bring.
---   * Reads only: an idle worker asks this at each poll, and claims when it is told to or notified.
+--   * Changes no row: an idle worker asks this at each poll, and claims when it is told to or notified.
+--   * While another session keeps dead rows from being cleaned up, due may be when this session is
+--     to look at all of them again, within 30 s.
 --   * Whoever has just called doze() asks with horizon 0. A horizon in the answer says that
 --     transactions were under way that may not have seen the sleeper: ask again soon, with it,
 --     until it is null. From then on every job is either seen here or notified.

@@ -27,6 +27,12 @@ _JOB_OPTIONS: tuple[Callable[..., Any], ...] = (
     ),
     click.option("--instruction", help="codex_exec: what the agent is to do."),
     click.option(
+        "--step",
+        multiple=True,
+        metavar="TEXT",
+        help="codex_exec: a step of it, which is told when the one before is done.",
+    ),
+    click.option(
         "--ref", help="codex_exec: branch, tag or commit (default: the remote's default)."
     ),
     click.option(
@@ -62,6 +68,7 @@ def job_from(
     repo: str | None,
     repo_path: str | None,
     instruction: str | None,
+    step: tuple[str, ...],
     ref: str | None,
     publish: str | None,
     capability: tuple[str, ...],
@@ -77,7 +84,8 @@ def job_from(
     body = _read_payload(payload, payload_file)
     asked = {"mode": publish} if publish else None
     where = {"repository": repo, "repoPath": repo_path, "ref": ref}
-    given = {**where, "instruction": instruction, "publish": asked}
+    steps = [{"instruction": each} for each in step] or None
+    given = {**where, "instruction": instruction, "steps": steps, "publish": asked}
     body |= {field: value for field, value in given.items() if value is not None}
     return {"kind": kind, "payload": body, "capabilities": list(capability), **options}
 

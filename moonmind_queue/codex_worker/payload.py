@@ -3,6 +3,7 @@
 ::
 
     {"repository": "owner/repo", "instruction": "…", "ref": "main",
+     "steps": [{"instruction": "…", "name": "tests"}],
      "workdirMode": "fresh_clone", "codex": {"model": "…", "effort": "high"},
      "publish": {"mode": "pr", "baseBranch": "main", "draft": false},
      "budget": {"tokens": 2000000, "cost": 1.50}}
@@ -45,6 +46,8 @@ _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
 _PATH = re.compile(r"[A-Za-z0-9_.~/+@%-]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\\]")
 _BAD_IN_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//")
+_STEPS = 50  # at most
+_AROUND_A_STEP = 500  # characters that are said with it
 _NONE = object()  # the repository of a payload that has a path
 _BAD_REF_PART = re.compile(r"\.|.*\.lock$")
 
@@ -164,6 +167,20 @@ class Budget(_Part):
     """In the currency of the prices."""
 
 
+_Instruction = Annotated[
+    str, StringConstraints(min_length=1, max_length=INSTRUCTION_LIMIT), AfterValidator(_no_nul)
+]
+
+
+class Step(_Part):
+    """One step of the work: a turn of its own, after those before it."""
+
+    instruction: _Instruction
+    name: Annotated[
+        Annotated[str, StringConstraints(max_length=100)] | None, BeforeValidator(_blank_is_none)
+    ] = None
+
+
 class CodexExecJobPayload(_Part):
     """A checked payload of kind ``codex_exec``; without a repository it has a ``repo_path``."""
 
@@ -176,11 +193,9 @@ class CodexExecJobPayload(_Part):
     repository: Annotated[
         str, StringConstraints(min_length=1, max_length=1000), AfterValidator(_repository)
     ]
-    instruction: Annotated[
-        str,
-        StringConstraints(min_length=1, max_length=INSTRUCTION_LIMIT),
-        AfterValidator(_no_nul),
-    ]
+    instruction: _Instruction
+    steps: Annotated[tuple[Step, ...], Field(max_length=_STEPS)] = ()
+    """Turns of the agent, one after the other; the first is told with the instruction."""
     ref: Annotated[
         Annotated[str, StringConstraints(max_length=250), AfterValidator(_ref)] | None,
         BeforeValidator(_blank_is_none),
@@ -237,10 +252,22 @@ class CodexExecJobPayload(_Part):
         return value
 
     @model_validator(mode="after")
+    def _can_be_said(self) -> Self:
+        if self.steps and self.said_at_once > INSTRUCTION_LIMIT:
+            raise _refuse("instruction and the longest step are too long together: 1 MiB at most")
+        return self
+
+    @model_validator(mode="after")
     def _can_be_published(self) -> Self:
         if self.publish.mode == "pr" and self._on_github() is None:
             raise _refuse("publish.mode pr needs a repository on GitHub")
         return self
+
+    @property
+    def said_at_once(self) -> int:
+        """How many characters the instruction has at most with a step."""
+        longest = max((len(step.instruction) + _AROUND_A_STEP for step in self.steps), default=0)
+        return len(self.instruction) + longest
 
     @property
     def slug(self) -> str:
@@ -271,6 +298,7 @@ _OBJECTS: dict[str, type[BaseModel]] = {
     "codex": CodexOptions,
     "publish": Publish,
     "budget": Budget,
+    "steps": Step,
 }
 _WORDS = {
     "missing": "is required",
@@ -278,6 +306,8 @@ _WORDS = {
     "model_type": "must be an object",
     "model_attributes_type": "must be an object",
     "string_type": "must be a string",
+    "tuple_type": "must be a list",
+    "too_long": f"there may be {_STEPS} at most",
 }
 
 

@@ -28,6 +28,7 @@ from moonmind_queue.codex_worker.local import Directory
 from moonmind_queue.codex_worker.local_tree import LocalTree
 from moonmind_queue.codex_worker.meter import Meter
 from moonmind_queue.codex_worker.payload import INSTRUCTION_LIMIT, CodexExecJobPayload
+from moonmind_queue.codex_worker.plan import Plan
 from moonmind_queue.codex_worker.publish import Identity, Publisher
 from moonmind_queue.codex_worker.session import Opening, Session
 from moonmind_queue.codex_worker.steering import steered
@@ -91,6 +92,7 @@ class Run:
         self._context = context
         self._limit = artifact_max_bytes
         self._transcript = Transcript(journal, directory.path if directory else workspace.repo)
+        self._plan = Plan(payload.steps, journal)
         self._base = ""  # what a later attempt must begin from to go on
         self._facts: dict[str, Any] = {}
         self._message: str | None = None
@@ -238,7 +240,7 @@ class Run:
     def _begin(self, git: Git, checkout: Checkout | LocalTree) -> Opening:
         """Return what to say to the agent, and the thread to resume: the last attempt's, if any."""
         folder, top, *_ = *checkout.roots, *checkout.roots
-        room = min(self._codex.steering_bytes, INSTRUCTION_LIMIT - len(self._payload.instruction))
+        room = min(self._codex.steering_bytes, INSTRUCTION_LIMIT - self._payload.said_at_once)
         instruction = steered(self._payload.instruction, top, folder, room)
         earlier = Session.earlier(self._context, self._workspace.path)
         if earlier is None or not checkout.continues(earlier.base):
@@ -247,6 +249,8 @@ class Run:
         if isinstance(checkout, Checkout) and not changed:
             changed = self._change(git, checkout, earlier)
         resumed = earlier.restore(self._context, self._codex.home)
+        if changed or earlier.patch is None:  # else what those steps have done is lost
+            self._plan.skip(earlier.done)
         self._journal.progress(
             "going on where the last attempt was cut off",
             {"thread_id": earlier.thread_id, "resumed": resumed, "changed": changed},
@@ -283,6 +287,7 @@ class Run:
             self._workspace,
             roots,
             self._payload.codex,
+            self._plan,
             self._transcript,
             self._journal,
             self._context,
@@ -297,6 +302,7 @@ class Run:
             "exit_code": ended.returncode,
             "thread_id": transcript.thread_id,
             "usage": transcript.usage,
+            **self._plan.facts,
         }
         self._message = transcript.last_message
         if ended.end is End.STOPPED:
@@ -325,6 +331,7 @@ class Run:
                 patch=self._workspace.artifacts / PATCH,
                 thread_id=thread,
                 base=self._base,
+                done=self._plan.done,
                 error=str(failure),
                 said=self._message or "",
             )

@@ -1,7 +1,7 @@
 """What an attempt that ended early leaves, so that the next one goes on from it on any machine.
 
 =======================  =================================================================
-``codex/session.json``   the thread, the base commit, the patch, why it ended, its last words
+``codex/session.json``   thread, base commit, patch, steps done, why it ended, its last words
 ``codex/rollout.jsonl``  Codex's own record of the thread, by which it can be resumed
 =======================  =================================================================
 
@@ -49,6 +49,8 @@ class Session:
     rollout: str | None = None
     place: str | None = None
     """Where Codex looks for its record, below ``sessions`` of its home."""
+    done: int = 0
+    """How many steps of the job are done."""
 
     @classmethod
     def parse(cls, text: bytes) -> Self | None:
@@ -58,7 +60,10 @@ class Session:
             session = cls(**found)
         except (ValueError, TypeError):
             return None
-        if not all(isinstance(value, str) for value in asdict(session).values() if value):
+        texts = asdict(session)
+        if not isinstance(texts.pop("done"), int):
+            return None
+        if not all(isinstance(value, str) for value in texts.values() if value):
             return None
         place = _PLACE.fullmatch(session.place or "")
         if session.place and (place is None or place["thread"] != session.thread_id):
@@ -108,7 +113,14 @@ def _tree(changed: bool) -> str:
 
 
 def keep(
-    folder: Path, codex_home: Path, journal: Journal, limit: int, *, patch: Path, **facts: str
+    folder: Path,
+    codex_home: Path,
+    journal: Journal,
+    limit: int,
+    *,
+    patch: Path,
+    done: int,
+    **facts: str,
 ) -> None:
     """Write the files of an attempt that ended early into ``folder``, to be attached."""
     thread_id = facts["thread_id"]
@@ -125,7 +137,7 @@ def keep(
     copy.parent.mkdir(exist_ok=True)
     if record is not None and (digest := _copy(record, copy, journal, limit)):
         digests |= {"rollout": digest, "place": record.relative_to(sessions).as_posix()}
-    (folder / SESSION).write_text(json.dumps({**facts, **digests}), encoding="utf-8")
+    (folder / SESSION).write_text(json.dumps({**facts, **digests, "done": done}), encoding="utf-8")
 
 
 def _copy(record: Path, target: Path, journal: Journal, limit: int) -> str | None:

@@ -10,6 +10,7 @@ from moonmind_queue.codex_worker import strays
 from moonmind_queue.codex_worker.codex import Codex
 from moonmind_queue.codex_worker.journal import Journal
 from moonmind_queue.codex_worker.payload import CodexOptions
+from moonmind_queue.codex_worker.plan import Plan
 from moonmind_queue.codex_worker.session import Opening
 from moonmind_queue.codex_worker.transcript import Transcript
 from moonmind_queue.codex_worker.workspace import Workspace
@@ -26,6 +27,7 @@ class Talk:
     roots: Sequence[Path]
     """Where the agent works, and what else Codex may take for the project."""
     options: CodexOptions
+    plan: Plan
     transcript: Transcript
     journal: Journal
     context: Context
@@ -41,26 +43,28 @@ class Talk:
         self.facts = {"codex_version": self.codex.version(self.program), "model": model}
 
     def run(self, opening: Opening, deadline: float, silence: float) -> Ended:
-        """Talk until the agent has done and nobody says anything more, or it has to end."""
+        """Talk until all steps are done and nobody says anything more, or it has to end."""
         self.journal.progress(
             "codex started", {"version": self.facts["codex_version"], "model": self.facts["model"]}
         )
         ended = self._open(opening, deadline, silence)
         while ended.end is End.EXITED and not ended.returncode:
-            thread, words = self.transcript.thread_id, self._hear()
+            thread, words = self.transcript.thread_id, self._hear() or self.plan.go_on()
             if not words or not thread:
-                break
+                return ended
             ended = self._turn(words, thread, deadline, silence)
+        self.plan.give_up("failed" if ended.end is End.EXITED else "cut off")
         return ended
 
     def _open(self, opening: Opening, deadline: float, silence: float) -> Ended:
+        step = self.plan.begin()
         if opening.thread:
-            prompt = _joined(opening.resumed, self._hear())
+            prompt = _joined(opening.resumed, step, self._hear())
             ended = self._turn(prompt, opening.thread, deadline, silence)
             if ended.end is not End.EXITED or not ended.returncode or self.transcript.begun:
                 return ended
             self.journal.progress("the thread could not be resumed: a new one is begun")
-        prompt = _joined(opening.anew, self._hear(everything=True))
+        prompt = _joined(opening.anew, step, self._hear(everything=True))
         return self._turn(prompt, None, deadline, silence)
 
     def _hear(self, *, everything: bool = False) -> str:
@@ -97,5 +101,5 @@ class Talk:
         )
 
 
-def _joined(prompt: str, words: str) -> str:
-    return f"{prompt}\n\n---\n{words}" if words else prompt
+def _joined(*words: str) -> str:
+    return "\n\n---\n".join(each for each in words if each)

@@ -128,7 +128,7 @@ def test_ref_refused(ref: object) -> None:
     [
         (
             {"prompt": "x"},
-            "prompt: unknown key; there are repoPath, repository, instruction, ref, ",
+            "prompt: unknown key; there are repoPath, repository, instruction, steps, ref, ",
         ),
         (
             {"affinity_key": "x"},
