@@ -139,7 +139,7 @@ def dear(here, moved, holder):
 
 
 def test_where_a_look_is_dear_few_go_on_too_for_a_while(dear, moved):
-    """Not for longer than half a minute."""
+    """Not for longer than half a minute, and from a look that is dear again for another while."""
     jobs = dear.enqueue_many([{"kind": "k"}] * 9)
     assert claimed(dear, 1) == jobs[:1]
     more = dear.enqueue("k", priority=9)
@@ -148,6 +148,8 @@ def test_where_a_look_is_dear_few_go_on_too_for_a_while(dear, moved):
     moved.advance(30 * SECOND)
 
     assert claimed(dear, 2) == [more, jobs[3]]
+    dear.enqueue("k", priority=9)
+    assert claimed(dear, 1) == jobs[4:5]
 
 
 def test_where_a_look_is_dear_nobody_looks_again_before_it_is_time(dear, moved):
