@@ -1,4 +1,4 @@
--- _take_onwards(lanes, limit, now) → as _take(), going on where this session's last claim ended.
+-- _take_onwards(lanes, limit, now, many) → as _take(), going on where this session's last claim ended.
 --
 -- Contract
 --   * For claims of many, and for all while a full look is dear: where another session keeps dead
@@ -11,24 +11,23 @@
 --   * Where to go on is a setting of the session, and a hint: whoever uses the session next, as
 --     behind a pooler, may follow it, for it holds of the lanes and not of a worker.
 -- Locks     an advisory lock, the place in that order, until the transaction ends; then as _take().
-create or replace function moonmind_queue._take_onwards(p_lanes integer[], p_limit integer, p_now timestamptz)
+create or replace function moonmind_queue._take_onwards(p_lanes integer[], p_limit integer, p_now timestamptz, p_many boolean)
 returns bigint[]
 language plpgsql
 set search_path = moonmind_queue, pg_temp
 as $$
 declare
-    c_many    constant boolean  := p_limit >= 100;
     c_places  constant integer  := 16;
     c_soonest constant interval := interval '1 s';
     v_hint  record  := _floor(p_now);
-    v_above jsonb   := case when c_many or v_hint.dear then v_hint.above else '{}' end;
+    v_above jsonb   := case when p_many or v_hint.dear then v_hint.above else '{}' end;
     v_place integer := 0;
     v_taken record;
     v_more  record;
     v_gone  bigint;
     v_ids   bigint[];
 begin
-    if c_many then
+    if p_many then
         select coalesce(min(place), c_places) into v_place
         from (
             select place
@@ -54,14 +53,14 @@ begin
     end if;
 
     -- Too little: whatever comes now is to be found at once, unless that is dear.
-    if v_hint.dear or c_many and cardinality(v_ids) = p_limit then
+    if v_hint.dear or p_many and cardinality(v_ids) = p_limit then
         perform _keep_floor(v_hint.above || v_taken.floor, v_hint.until, v_hint.dear);
-    elsif c_many and v_above = '{}' or v_hint.above = '{}' then
+    elsif p_many and v_above = '{}' or v_hint.above = '{}' then
         perform set_config('moonmind_queue.floor', '', false);
     end if;
     return v_ids;
 end;
 $$;
 
-comment on function moonmind_queue._take_onwards(integer[], integer, timestamptz)
+comment on function moonmind_queue._take_onwards(integer[], integer, timestamptz, boolean)
 is 'Lock the most urgent claimable jobs, from where the last claim ended.';
