@@ -87,12 +87,14 @@ class Session:
         return f"{instruction}\n\n---\n{cut}\n{_tree(changed)}{said}"
 
     def restore(self, context: Context, codex_home: Path) -> bool:
-        """Put Codex's record of the thread where it looks for it; False when there is none."""
+        """Put Codex's record of the thread where it looks for it; False when there is none.
+
+        In place of one that is there: if an attempt that went on from here was killed, that one
+        tells of changes which no work tree has.
+        """
         if self.place is None or self.rollout is None:
             return False
         target = codex_home / "sessions" / self.place
-        if target.exists():
-            return True
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f".{target.name}.{os.getpid()}")
         try:

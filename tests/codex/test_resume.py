@@ -76,6 +76,26 @@ def test_without_the_record_a_new_thread_knows_what_there_is(
     assert b"+half\n" in recorder.patch
 
 
+def test_a_record_that_knows_more_than_was_kept_is_put_back(recorder: Any, tmp_path: Any) -> None:
+    """Of an attempt that was killed: the next one has none of its changes, and must not think so."""
+    recorder.files[ROLLOUT] = b"what was kept\n"
+    kept = Session(
+        thread_id=THREAD,
+        base="b",
+        error="e",
+        rollout=hashlib.sha256(recorder.files[ROLLOUT]).hexdigest(),
+        place=f"2026/11/22/rollout-2026-11-22T10-00-00-{THREAD}.jsonl",
+    )
+    record = tmp_path / "sessions" / str(kept.place)
+    record.parent.mkdir(parents=True)
+    record.write_bytes(b"what was kept\nand all is done\n")
+
+    assert kept.restore(recorder, tmp_path)
+
+    assert record.read_bytes() == recorder.files[ROLLOUT]
+    assert list(record.parent.iterdir()) == [record]
+
+
 def test_a_record_that_codex_does_not_take_costs_nothing(
     bench: Any, recorder: Any, answer: Any, said: list[str]
 ) -> None:
