@@ -77,7 +77,7 @@ def test_without_the_record_a_new_thread_knows_what_there_is(
 
 
 def test_a_record_that_knows_more_than_was_kept_is_put_back(recorder: Any, tmp_path: Any) -> None:
-    """Of an attempt that was killed: the next one has none of its changes, and must not think so."""
+    """Of an attempt that was killed: the next has none of its changes, and must not think so."""
     recorder.files[ROLLOUT] = b"what was kept\n"
     kept = Session(
         thread_id=THREAD,
