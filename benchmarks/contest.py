@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import tomllib
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ HERE = Path(__file__).parent
 PROGRAMS = HERE / "contestants"
 ENVIRONMENTS = HERE.parent / "var" / "benchmarks"
 PATIENCE = 60  # seconds that a program gets to answer, and to end by itself
+LAST_WORDS = 20  # lines of what it printed as errors, kept for the report
 
 
 class ContestantError(Exception):
@@ -110,10 +112,18 @@ class Program:
     def __init__(self, title: str, command: list[str]) -> None:
         self._title = title
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=HERE
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=HERE,
         )
         self._said: Queue[dict[str, Any] | None] = Queue()
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._last_words: deque[str] = deque(maxlen=LAST_WORDS)
+        self._errors = threading.Thread(target=self._pass_errors_on, daemon=True)
+        for thread in (threading.Thread(target=self._listen, daemon=True), self._errors):
+            thread.start()
 
     @property
     def pid(self) -> int:
@@ -167,13 +177,22 @@ class Program:
             self._process.wait()
 
     def _ended(self) -> NoReturn:
-        raise ContestantError(f"{self._title} ended with status {self._process.wait()}")
+        status = self._process.wait()
+        self._errors.join(10)  # a child of its own may have the pipe still open
+        said = "".join(self._last_words).strip() or "it printed no error"
+        raise ContestantError(f"{self._title} ended with status {status}: {said}")
 
     def _listen(self) -> None:
         assert self._process.stdout
         for line in self._process.stdout:
             self._said.put(json.loads(line))
         self._said.put(None)
+
+    def _pass_errors_on(self) -> None:
+        assert self._process.stderr
+        for line in self._process.stderr:
+            sys.stderr.write(line)
+            self._last_words.append(line)
 
 
 def _kind(entry: dict[str, Any]) -> str:

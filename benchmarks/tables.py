@@ -97,8 +97,7 @@ def _work(record: Record, work: str) -> Iterator[str]:
             yield _further(record, work, figures[1:])
     if failures := list(record.failures(work)):
         yield "\n".join(
-            f"- {each.contestant} failed on {each.storage}, {each.repetitions} ×:"
-            f" {_short(each.reason)}"
+            f"- {each.contestant} on {each.storage}, {each.repetitions} ×: {_short(each.reason)}"
             for each in failures
         )
 
@@ -110,7 +109,7 @@ def _contestants_by_storage(record: Record, work: str, figure: str) -> str:
 
     def cell(contestant: str, storage: str) -> str:
         found = record.spread(work, storage, contestant, figure)
-        return "failed" if found is None and (contestant, storage) in failed else spread(found)
+        return "see below" if found is None and (contestant, storage) in failed else spread(found)
 
     rows = (
         _emphasised(record, name, [name, *(cell(name, storage) for storage in places)])

@@ -67,8 +67,10 @@ def held_horizon(trial: Trial) -> Figures:
 def _leave_out_the_slow(samples: list[tuple[float, int]]) -> None:
     """Raise ``ContestantError`` for who is many times slower than others, whatever comes."""
     (began, _), (now, _) = samples[0], samples[-1]
-    if now - began > TRIED and (found := rate(samples, began, now)) < SLOWEST:
-        raise ContestantError(f"left out: {found:,.0f} jobs/s in the first seconds already")
+    if now - began > TRIED and rate(samples, began, now) < SLOWEST:
+        raise ContestantError(
+            f"left out: below {SLOWEST:,} jobs/s in the first {TRIED:.0f} s already"
+        )
 
 
 def rate(samples: list[tuple[float, int]], since: float, until: float) -> float:

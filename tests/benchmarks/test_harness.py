@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from benchmarks.contest import ContestantError, Program
+
 ROOT = Path(__file__).parents[2]
 WORKS = ["W1a", "W1b", "W2-1", "W3"]
 COMMAND = [
@@ -77,3 +81,13 @@ def test_a_run_that_is_interrupted_keeps_what_it_has_measured(tmp_path):
     assert record["results"][0]["figures"]["jobs_per_second"] > 0
     assert record["full"] is False
     assert "W1a" in output.with_suffix(".md").read_text()
+
+
+def test_a_program_that_fails_is_quoted():
+    """What a contestant printed before it ended is the reason that the report gives."""
+    program = Program("hare work", [sys.executable, "-c", "raise SystemExit('no legs')"])
+    try:
+        with pytest.raises(ContestantError, match="hare work ended with status 1: no legs"):
+            program.answer()
+    finally:
+        program.end()

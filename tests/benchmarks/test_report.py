@@ -72,9 +72,9 @@ def test_an_error_is_named_with_its_reason():
     text = tables.render(record(DRAIN, failing))
 
     assert "| hare | 1,600 |" in text
-    assert "- hare failed on disk, 1 ×: hare work ended with status 1" in text
-    assert "| snail | failed |" in text
-    assert "- snail failed on disk, 1 ×: no such table LINE 1" in text
+    assert "- hare on disk, 1 ×: hare work ended with status 1" in text
+    assert "| snail | see below |" in text
+    assert "- snail on disk, 1 ×: no such table LINE 1" in text
 
 
 def test_what_was_left_out_is_named():
