@@ -121,9 +121,12 @@ class Program:
         )
         self._said: Queue[dict[str, Any] | None] = Queue()
         self._last_words: deque[str] = deque(maxlen=LAST_WORDS)
-        self._errors = threading.Thread(target=self._pass_errors_on, daemon=True)
-        for thread in (threading.Thread(target=self._listen, daemon=True), self._errors):
-            thread.start()
+        self._listeners = [
+            threading.Thread(target=target, daemon=True)
+            for target in (self._listen, self._pass_errors_on)
+        ]
+        for each in self._listeners:
+            each.start()
 
     @property
     def pid(self) -> int:
@@ -175,24 +178,31 @@ class Program:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._hear_it_out()
 
     def _ended(self) -> NoReturn:
         status = self._process.wait()
-        self._errors.join(10)  # a child of its own may have the pipe still open
+        self._hear_it_out()
         said = "".join(self._last_words).strip() or "it printed no error"
         raise ContestantError(f"{self._title} ended with status {status}: {said}")
 
+    def _hear_it_out(self) -> None:
+        for each in self._listeners:
+            each.join(PATIENCE)  # a child of its own may have the pipe still open
+
     def _listen(self) -> None:
         assert self._process.stdout
-        for line in self._process.stdout:
-            self._said.put(json.loads(line))
+        with self._process.stdout as lines:
+            for line in lines:
+                self._said.put(json.loads(line))
         self._said.put(None)
 
     def _pass_errors_on(self) -> None:
         assert self._process.stderr
-        for line in self._process.stderr:
-            sys.stderr.write(line)
-            self._last_words.append(line)
+        with self._process.stderr as lines:
+            for line in lines:
+                sys.stderr.write(line)
+                self._last_words.append(line)
 
 
 def _kind(entry: dict[str, Any]) -> str:
