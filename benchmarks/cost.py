@@ -1,6 +1,6 @@
 """What a job costs in CPU, call by call: server and client apart, the least of several rounds.
 
-    python -m benchmarks.cost            in batches of 500, and one by one
+    python -m benchmarks.cost            in batches of 500, their rows alone, and one by one
     python -m benchmarks.cost 100
 
 CPU is what to compare while changing things: jobs a second vary with what else the machine does.
@@ -20,6 +20,53 @@ from moonmind_queue import ClaimedJob, Queue, connect, migrate
 
 JOBS, ROUNDS, SINGLES = 20_000, 3, 1_000
 MINUTE = timedelta(minutes=1)
+
+# The rows of a life and nothing else: nothing is checked, counted, skipped or looked for.
+ENQUEUED = """
+with made as (
+    insert into job
+        (agent, kind, state, run_at, payload, created_at, updated_at, lane_id, event_seq, rank)
+    select 'codex', 'k', 'queued', now(), payload, now(), now(), 1, 1, 0
+    from unnest(%s::jsonb[]) as payload
+    returning id
+), offered as (
+    insert into ready (rank, job_id, lane_id) select 0, id, 1 from made
+)
+insert into event (job_id, seq, at, type, worker) select id, 1, now(), 'created', 'w' from made"""
+
+CLAIMED = """
+with taken as (
+    delete from ready
+    where ctid = any (array(
+        select ctid from ready where lane_id = 1 order by rank, job_id limit %s
+    ))
+    returning job_id
+), leased as (
+    update job set state = 'claimed', attempt = 1, updated_at = now(), event_seq = 2
+    where id = any (array(select job_id from taken))
+    returning id
+), held as (
+    insert into lease (job_id, token, attempt, lane_id, expires_at, deadline_at, worker)
+    select id, nextval('lease_token_seq'), 1, 1, now() + '1 min', now() + '1 min', 'w' from leased
+)
+insert into event (job_id, seq, at, type, worker, data)
+select id, 2, now(), 'claimed', 'w', '{"attempt": 1}' from leased
+returning job_id"""
+
+COMPLETED = """
+with released as (
+    delete from lease where job_id = any (%(ids)s)
+), ended as (
+    update job
+    set state = 'succeeded', result = '{}', started_at = now(), finished_at = now(),
+        updated_at = now(), event_seq = 4
+    where id = any (%(ids)s)
+    returning id
+)
+insert into event (job_id, seq, at, type, worker)
+select id, 3, now(), 'started', 'w' from ended
+union all
+select id, 4, now(), 'completed', 'w' from ended"""
 
 
 class Meter:
@@ -73,7 +120,29 @@ def in_batches(queue: Queue, meter: Meter, batch: int) -> None:
         meter.end_round(JOBS)
 
 
-def one_by_one(queue: Queue, meter: Meter) -> None:
+def rows_alone(queue: Queue, meter: Meter, batch: int) -> None:
+    """Write what a life in batches leaves in the tables, by statements that do nothing else."""
+    connection = queue.connection
+    connection.execute("set search_path to moonmind_queue")
+    for setting in ("enable_seqscan", "enable_hashjoin", "enable_mergejoin"):
+        connection.execute(f"set {setting} to off")
+    for _ in range(ROUNDS):
+        for _ in range(JOBS // 1000):
+            payloads = [f'{{"n": {n}}}' for n in range(1000)]
+            with meter.of("enqueued rows alone"):
+                connection.execute(ENQUEUED, (payloads,), prepare=True)
+        while True:
+            with meter.of("claimed rows alone"):
+                claimed = connection.execute(CLAIMED, (batch,), prepare=True).fetchall()
+            ids = [job for [job] in claimed]
+            if not ids:
+                break
+            with meter.of("completed rows alone"):
+                connection.execute(COMPLETED, {"ids": ids}, prepare=True)
+        meter.end_round(JOBS)
+
+
+def one_by_one(queue: Queue, meter: Meter, _batch: int) -> None:
     """Ask for one thing a call, each in a transaction of its own."""
     held: list[ClaimedJob] = []
     calls: dict[str, Callable[[], object]] = {
@@ -102,11 +171,11 @@ def main() -> None:
             admin.connection.execute("create database cost")
         dsn = make_conninfo(server.dsn, dbname="cost")
         migrate.upgrade(dsn)
-        with connect(dsn) as queue:
-            print(f"{'us a job':24}{'server':>10}{'client':>10}")
-            for measure in (lambda q, m: in_batches(q, m, batch), one_by_one):
+        print(f"{'us a job':24}{'server':>10}{'client':>10}")
+        for measure in (in_batches, rows_alone, one_by_one):
+            with connect(dsn) as queue:
                 meter = Meter(queue)
-                measure(queue, meter)
+                measure(queue, meter, batch)
                 meter.show()
 
 

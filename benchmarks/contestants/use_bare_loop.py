@@ -33,10 +33,14 @@ with new as (insert into job (payload) select * from unnest(%s::jsonb[])) {WAKE}
 COMPLETE = """
 update job set state = 2, leased_until = null where id = any(%s) and worker = pg_backend_pid()"""
 
+# To look for the next ones may lock, until the end, a row that another worker has just claimed. So
+# what waits for locks comes first: two workers that waited for each other's would be a deadlock.
 COMPLETE_AND_CLAIM = f"""
-with done as ({COMPLETE}
+with done as ({COMPLETE} returning 1
 ), next as materialized (
-    select id from job where state = 0 order by id limit {BATCH} for update skip locked
+    select id from job
+    where state = 0 and (select count(*) from done) >= 0
+    order by id limit {BATCH} for update skip locked
 )
 update job
 set state = 1, worker = pg_backend_pid(), leased_until = now() + interval '1 minute'

@@ -4769,7 +4769,8 @@ comment on function moonmind_queue.cancel(bigint, text) is 'Cancel a job, or ask
 --     new. The pair (id, token) is the lease: every write of the holder carries it.
 --   * lasts is how long the lease holds from now: the lease, or what the job's timeout leaves.
 --   * Returns fewer than limit, or nothing, when there is not enough work. Never waits: what
---     another session has locked is skipped, and only what is returned stays locked.
+--     another session has locked is skipped. Commit soon: what is returned stays locked, and so does
+--     a job that another session claimed at that very moment.
 --   * Does not touch expired leases; that is reclaim().
 -- Locks     rows of job and ready, in claim order, skip locked.
 -- Events    claimed, and started with start.

@@ -49,10 +49,11 @@ def why_not(queue: Queue, job: int, offered: Sequence[str]) -> dict[str, Any]:
 
 def _here(queue: Queue, job: int, needed: Sequence[str], offered: Sequence[str]) -> str:
     """Say what stands between this server and a task that others could claim."""
-    tidy = {name.strip().lower() for name in offered}  # as the database has them
-    if missing := [each for each in needed if each not in tidy]:
-        wanted = ", ".join(missing)
-        return f"needs {wanted}, which this server does not offer (MOONMIND_WORKER_CAPABILITIES)"
-    if not queue.peek(capabilities=needed, job_ids=[job]):
-        return "the policy of this server's role does not admit it"
-    return "somebody else was quicker; ask again"
+    if queue.peek(capabilities=offered, job_ids=[job]):
+        return "somebody else was quicker; ask again"
+    if queue.peek(capabilities=needed, job_ids=[job]):
+        return (
+            f"needs {', '.join(needed)}, and this server offers {', '.join(offered) or 'nothing'}"
+            " (MOONMIND_WORKER_CAPABILITIES)"
+        )
+    return "the policy of this server's role does not admit it"

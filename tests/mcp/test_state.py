@@ -522,7 +522,7 @@ def test_tasks_that_ask_for_capabilities_are_for_servers_that_offer_them(own, ow
     )
     assert code == ErrorCode.TASK_NOT_READY
     assert message == (
-        "task 'big' is READY: needs gpu, which this server does not offer"
+        "task 'big' is READY: needs docker, gpu, and this server offers docker"
         " (MOONMIND_WORKER_CAPABILITIES)"
     )
     able = own.peer("state", MOONMIND_WORKER_CAPABILITIES="GPU,docker")
