@@ -458,7 +458,8 @@ def test_export_writes_the_files_that_other_tools_read(agentmux, worker, dag, pr
     produce.put_artifact(job, "logs/run.txt", b"hello\n", "text/plain")
     produce.complete(job, {"status": "ok"})
     worker("codex", "codex-1")
-    eventually(lambda: _beat(home, "codex", idle=True))
+    live = "select 1 from moonmind_queue.worker_overview where status = 'live'"
+    eventually(lambda: produce.select(live))  # its own heartbeat file may come before it signs on
 
     code, out, _ = agentmux("export", "--home", home / "copy")
 
