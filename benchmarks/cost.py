@@ -21,7 +21,7 @@ from moonmind_queue import ClaimedJob, Queue, connect, migrate
 JOBS, ROUNDS, SINGLES = 20_000, 3, 1_000
 MINUTE = timedelta(minutes=1)
 
-# The rows of a life and nothing else: nothing is checked, counted, skipped or looked for.
+# The rows of a life and nothing else: the first in line are taken, and nothing is checked.
 ENQUEUED = """
 with made as (
     insert into job
